@@ -1,0 +1,183 @@
+"""Requests per second and latency of /allowed, beside nginx and a Consul KV read, by wrk."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.host import BenchError, missing, on_core, wait_until
+from bench.table import Row
+from bench.wire import Connection
+from tests.daemon import Daemon
+from tests.servers import ConsulServer, free_port
+
+SERVER_CORE, CLIENT_CORE = 0, 1
+SECTION = "Decisions: wrk on one core, the server on another"
+_UNIT_US = {"us": 1.0, "ms": 1e3, "s": 1e6}
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What wrk measured in one run."""
+
+    rate: float
+    p50_us: float
+    p99_us: float
+
+
+FIGURES: tuple[tuple[str, str, Callable[[Load], float]], ...] = (
+    ("1/s", "requests", lambda load: load.rate),
+    ("µs", "latency p50", lambda load: load.p50_us),
+    ("µs", "latency p99", lambda load: load.p99_us),
+)
+"""Unit, name and how to get it."""
+
+
+STATES = {"closed": "default", "open": "open", "half open": "half"}
+"""What is measured, and the breaker that is in this state."""
+_CONFIG = {
+    "breakers": {
+        "default": {},
+        "open": {"failure_threshold": 1, "open_duration": "1h", "max_open_duration": "1h"},
+        # Nobody reports after the first failure, so that it stays at its first ratio.
+        "half": {"failure_threshold": 1, "open_duration": "200ms"},
+    }
+}
+
+
+def parse(text: str, *, rejections: bool = False) -> Load:
+    """Read wrk's report. Raises BenchError where an answer was no 2xx and should have been."""
+    if ("Non-2xx" in text and not rejections) or "Socket errors" in text:
+        raise BenchError(f"wrk met errors:\n{text}")
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
+    shares = {
+        found.group(1): float(found.group(2)) * _UNIT_US[found.group(3)]
+        for found in re.finditer(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s)$", text, re.MULTILINE)
+    }
+    if rate is None or len(shares) != 2:
+        raise BenchError(f"wrk said something else:\n{text}")
+    return Load(float(rate.group(1)), shares["50"], shares["99"])
+
+
+def _wrk(url: str, connections: int, seconds: int, *, rejections: bool) -> Load:
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", url]
+    with on_core(CLIENT_CORE):
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=seconds + 30
+        )
+    return parse(done.stdout, rejections=rejections)
+
+
+def _answers(port: int, path: str) -> bool:
+    with contextlib.suppress(OSError), Connection(port) as connection:
+        return connection.request("GET", path)[0] == 200
+    return False
+
+
+@contextlib.contextmanager
+def _nginx() -> Iterator[int]:
+    """One worker that answers a fixed text without touching a file; yields its port."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="breaker-nginx-") as name:
+        config = Path(name) / "nginx.conf"
+        paths = "".join(
+            f"{kind}_temp_path {name}/{kind};"
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        config.write_text(
+            f"daemon off; worker_processes 1; pid {name}/pid; error_log stderr crit;\n"
+            "events { worker_connections 256; }\n"
+            f"http {{ access_log off; keepalive_requests 1000000000; {paths}\n"
+            f"server {{ listen 127.0.0.1:{port}; location / {{ return 200 'allowed'; }} }} }}\n",
+            "utf-8",
+        )
+        command = ["nginx", "-p", name, "-c", str(config), "-e", "stderr"]
+        with on_core(SERVER_CORE):
+            process = subprocess.Popen(command)
+        try:
+            wait_until(lambda: _answers(port, "/"), 10, "nginx answers", 0.05)
+            yield port
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+@contextlib.contextmanager
+def _consul() -> Iterator[int]:
+    with on_core(SERVER_CORE):
+        consul = ConsulServer()
+        consul.start()
+    try:
+        consul.kv_put("breaker/state", {"current_state": "CLOSED"})
+        yield consul.port
+    finally:
+        consul.close()
+
+
+@contextlib.contextmanager
+def _daemon() -> Iterator[int]:
+    """One breaker in each state; yields the port."""
+    with on_core(SERVER_CORE):
+        daemon = Daemon(_CONFIG).start()
+    try:
+        port = daemon.wait_ready().port
+        for name in ("open", "half"):
+            daemon.post(f"/v1/report/{name}", {"instance": "c-1", "count_fail": 1})
+        wanted = {"default": "CLOSED", "open": "OPEN", "half": "HALF_OPEN"}
+
+        def settled() -> bool:
+            return all(
+                daemon.allowed(name, peek=True).body["state"] == state
+                for name, state in wanted.items()
+            )
+
+        wait_until(settled, 10, "every breaker is in its state", 0.05)
+        yield port
+    finally:
+        daemon.close()
+
+
+def _rounds(rounds: int, seconds: int, connections: int) -> dict[str, list[Load]]:
+    loads: dict[str, list[Load]] = {**{state: [] for state in STATES}, "nginx": [], "consul": []}
+    with _daemon() as ours, _nginx() as nginx, _consul() as consul:
+        urls = {
+            **{
+                state: f"http://127.0.0.1:{ours}/allowed/{breaker}"
+                for state, breaker in STATES.items()
+            },
+            "nginx": f"http://127.0.0.1:{nginx}/",
+            "consul": f"http://127.0.0.1:{consul}/v1/kv/breaker/state",
+        }
+        for _ in range(rounds):
+            for name, url in urls.items():
+                rejections = name in STATES and name != "closed"
+                loads[name].append(_wrk(url, connections, seconds, rejections=rejections))
+    return loads
+
+
+def measure(*, quick: bool) -> Iterator[Row]:
+    """Rate and latency at 32 connections and at one."""
+    if absent := missing("wrk", "nginx"):
+        yield Row(section=SECTION, what="/allowed", note=absent)
+        return
+    rounds, seconds = (1, 2) if quick else (5, 3)
+    for connections in (32, 1):
+        loads = _rounds(rounds, seconds, connections)
+        many = f"{connections} connection" + ("s" if connections > 1 else "")
+        for unit, said, figure in FIGURES:
+            pairs = [(state, "nginx", "nginx return 200") for state in STATES]
+            for ours, peer, called in [*pairs, ("closed", "consul", "Consul KV read")]:
+                yield Row(
+                    section=SECTION,
+                    what=f"/allowed {ours}, {many}, {said}",
+                    value=statistics.median(map(figure, loads[ours])),
+                    unit=unit,
+                    peer=called,
+                    peer_value=statistics.median(map(figure, loads[peer])),
+                )

@@ -1,0 +1,363 @@
+"""The composition root: builds the parts, starts them in order, and stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from sidecar import __version__, compose, lean
+from sidecar.config import model
+from sidecar.config.faults import ConfigFaults
+from sidecar.config.lint import warnings
+from sidecar.config.load import load_file
+from sidecar.config.model import Config
+from sidecar.core.board import Cell
+from sidecar.core.errors import StoreError
+from sidecar.core.intake import Post
+from sidecar.core.types import Transition
+from sidecar.http.listeners import Listeners
+from sidecar.http.server import (
+    apply_settings,
+)
+from sidecar.http.sockets import ListenFailed
+from sidecar.identity import DataDir, DataDirTaken, instance
+from sidecar.loops.around import Around, Clock
+from sidecar.loops.elect import Elector
+from sidecar.loops.evaluate import Evaluator
+from sidecar.loops.guard import Tasks
+from sidecar.loops.narrate import Narrator
+from sidecar.loops.report import Reporter
+from sidecar.loops.statefile import StateFile
+from sidecar.loops.watch import Watch
+from sidecar.store.codec import JsonWire
+from sidecar.telemetry import names
+from sidecar.telemetry.hub import Telemetry
+from sidecar.telemetry.logging import LibraryLogs, Log
+from sidecar.telemetry.metrics import Metrics
+
+FIRST_LOOK_S = 0.5
+"""How long the listeners wait for the first state, so that a first caller rarely meets none."""
+FAREWELL_S = 1.5
+"""How long a stop tries to hand locks over and to delete report keys."""
+LISTENERS_S = 1.0
+"""How long a stop lets requests in flight finish."""
+SETTLE_S = 2.0
+"""How long a report waits to be judged where the store is in this process."""
+HISTORY_S = 3.0
+TELL_AFTER_S = 0.02
+"""Changes are logged this long after they are in force: a producer's answer goes first."""
+
+
+class Daemon:
+    """One sidecar. Also what the HTTP layer asks (the port `Backend`).
+
+    Args:
+        reload: reads the configuration anew; raises ConfigFaults.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        name: str,
+        log: Log,
+        reload: Callable[[], Config],
+    ) -> None:
+        self._config = config
+        self._reload = reload
+        self._clock = Clock()
+        self._started = self._clock.now()
+        self.board = compose.board(config, name, now=self._started)
+        self._metrics = Metrics(self.board, version=__version__)
+        self.telemetry = Telemetry(log, self._metrics)
+        self._wire = JsonWire(config.consul.state_prefix)
+        self._store = compose.store(config, self._clock.now, self.telemetry)
+        self._around = around = Around(
+            instance=name,
+            store=self._store,
+            wire=self._wire,
+            board=self.board,
+            telemetry=self.telemetry,
+            clock=self._clock,
+            draw=random.random,
+            changed=self._changed,
+        )
+        self._tasks = Tasks(self.telemetry)
+        self._narrator = Narrator(self.board, self.telemetry)
+        self._watch = Watch(around)
+        self._elector = Elector(around, compose.candidate(config, name), self._gained, self._lost)
+        self._evaluators: dict[str, tuple[str, Evaluator]] = {}
+        self._terms = 0
+        self._news = asyncio.Event()
+        """Set, and replaced, when a breaker gets an evaluator here."""
+        self._ending: set[asyncio.Task[None]] = set()
+        self._reporter = Reporter(around, self._settle if self._store.exclusive else None)
+        path = config.listen.state_file
+        self._state_file = StateFile(around, path) if path is not None else None
+        self._timer: asyncio.TimerHandle | None = None
+        self._telling: asyncio.TimerHandle | None = None
+        self._first_look = asyncio.Event()
+        self._endpoints = compose.endpoints(
+            config, self, self._metrics.render, self._clock.now, self.telemetry
+        )
+        self._listeners = Listeners(self._endpoints)
+        self._stopping = asyncio.Event()
+        self._why = ""
+
+    # --- life ------------------------------------------------------------------------------
+
+    async def serve(self) -> int:
+        """Run until asked to stop; returns the exit code."""
+        self._hear_signals()
+        self.telemetry.event(
+            names.STARTING,
+            version=__version__,
+            instance=self.board.instance,
+            store=self._config.store,
+            breakers=list(self.board.cells),
+        )
+        LibraryLogs(self.telemetry.event).install()
+        self._tasks.start("watch", self._watch.run)
+        self._tasks.start("elect", self._elector.run)
+        self._tasks.start("report", self._reporter.run)
+        try:
+            await self._look_first()
+            await self._listeners.start()
+            if self._state_file is not None:
+                self._tasks.start("state file", self._state_file.run)
+        except ListenFailed as fault:
+            self.telemetry.event(names.START_FAILED, level="error", error=str(fault))
+            await self._end()
+            return 1
+        lean.begun()
+        self.telemetry.event(names.STARTED, listening=self._listeners.addresses)
+        await self._stopping.wait()
+        await self._stop()
+        return 0
+
+    async def _look_first(self) -> None:
+        """Wait a moment for a state; while Consul is away the daemon starts all the same."""
+        try:
+            async with asyncio.timeout(FIRST_LOOK_S):
+                await self._first_look.wait()
+                if self._store.exclusive:
+                    await self._all_evaluated()
+        except TimeoutError:
+            return
+
+    async def _all_evaluated(self) -> None:
+        while self._evaluators.keys() != self.board.cells.keys():
+            await self._news.wait()
+        for _, evaluator in list(self._evaluators.values()):
+            await evaluator.ready.wait()
+
+    def _hear_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop, signal.Signals(number).name)
+        loop.add_signal_handler(signal.SIGHUP, self._hup)
+
+    def stop(self, why: str) -> None:
+        """Ask the daemon to end."""
+        self._why = self._why or why
+        self._stopping.set()
+
+    async def _stop(self) -> None:
+        """Hand over first, while callers still get answers; then end answering."""
+        began = self._clock.now()
+        self.telemetry.event(names.STOPPING, signal=self._why)
+        await self._end()
+        self.telemetry.event(names.STOPPED, seconds=round(self._clock.now() - began, 3))
+
+    async def _end(self) -> None:
+        await self._tasks.stop_all()
+        await self._bounded("farewell", FAREWELL_S, self._farewell())
+        await self._bounded("listeners", LISTENERS_S + 0.5, self._listeners.stop(LISTENERS_S))
+        await self._bounded("store", 0.5, self._store.close())
+        for timer in (self._timer, self._telling):
+            if timer is not None:
+                timer.cancel()
+        self._narrator.look()
+
+    async def _farewell(self) -> None:
+        await asyncio.gather(self._elector.hand_over(), self._reporter.say_goodbye())
+
+    async def _bounded(self, part: str, seconds: float, ending: Awaitable[object]) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await ending
+        except TimeoutError:
+            self.telemetry.event(names.STOP_OVERRAN, level="warning", part=part, seconds=seconds)
+
+    # --- what changes ----------------------------------------------------------------------
+
+    def _changed(self) -> None:
+        """The board was changed: answer by it, and let everybody look at it."""
+        self._refresh()
+        self._first_look.set()
+        self._elector.wake.set()
+        for _, evaluator in self._evaluators.values():
+            evaluator.wake.set()
+
+    def _refresh(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        now = self._clock.now()
+        due = self.board.refresh(now)
+        if self._telling is None:
+            self._telling = loop.call_later(TELL_AFTER_S, self._tell)
+        if due < now + 3600.0:
+            self._timer = loop.call_later(max(0.001, due - now), self._refresh)
+
+    def _tell(self) -> None:
+        self._telling = None
+        self._narrator.look()
+
+    def _gained(self, name: str, lock_index: int) -> None:
+        evaluator = Evaluator(self._around, self._elector, self.board.cells[name], lock_index)
+        self._terms += 1
+        task = f"evaluate {name} in term {self._terms}"
+        self._evaluators[name] = (task, evaluator)
+        self._tasks.start(task, evaluator.run)
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def _lost(self, name: str) -> None:
+        task, _ = self._evaluators.pop(name, ("", None))
+        ending = asyncio.get_running_loop().create_task(self._tasks.stop(task), name=f"end {task}")
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+
+    async def _settle(self, name: str) -> None:
+        """Have a local report judged before its sender has an answer (a store in this process)."""
+        try:
+            async with asyncio.timeout(SETTLE_S):
+                while name not in self._evaluators:
+                    await self._news.wait()
+                evaluator = self._evaluators[name][1]
+                await evaluator.ready.wait()
+                await evaluator.settle()
+        except TimeoutError:
+            return  # it is stored, and counts at the next round
+
+    # --- reload ----------------------------------------------------------------------------
+
+    def _hup(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._reconfigure(), name="reload")
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _reconfigure(self) -> None:
+        try:
+            config = await asyncio.to_thread(self._reload)
+        except ConfigFaults as faults:
+            self._metrics.reloaded(ok=False)
+            self.telemetry.event(
+                names.CONFIG_REFUSED, level="error", faults=[str(f) for f in faults.faults]
+            )
+            return
+        for warning in warnings(config):
+            self.telemetry.event(names.CONFIG_WARNING, level="warning", warning=warning)
+        pending = compose.restart_needed(self._config, config)
+        self._config = config
+        self.board.reconfigure(
+            compose.policies(config),
+            model.default_breaker(config),
+            compose.contact(config),
+            now=self._clock.now(),
+        )
+        self._elector.candidate = compose.candidate(config, self.board.instance)
+        for endpoint in self._endpoints:
+            apply_settings(endpoint.app, compose.http_settings(config))
+        await self._tasks.stop("watch")  # its poll may wait long for breakers it doesn't know
+        self._watch.look_again()
+        self._tasks.start("watch", self._watch.run)
+        self._metrics.reloaded(ok=True)
+        self._changed()
+        self.telemetry.event(
+            names.CONFIG_RELOADED,
+            level="warning" if pending else "info",
+            breakers=list(self.board.cells),
+            restart_needed_for=pending,
+        )
+
+    # --- what the HTTP layer asks ----------------------------------------------------------
+
+    async def report(self, cell: Cell, post: Post) -> None:
+        """See the port `Backend`."""
+        await self._reporter.post(cell, post)
+
+    async def withdraw(self, cell: Cell, instance: str) -> bool:
+        """See the port `Backend`."""
+        return await self._reporter.withdraw(cell, instance)
+
+    async def history(self, cell: Cell) -> Sequence[Transition]:
+        """See the port `Backend`."""
+        try:
+            async with asyncio.timeout(HISTORY_S):
+                entry = await self._store.read(self._wire.history(cell.policy.name))
+        except TimeoutError as error:
+            raise StoreError("the store did not answer in time") from error
+        return self._wire.decode_history(entry.value if entry is not None else None)[0]
+
+    def describe(self) -> Mapping[str, object]:
+        """See the port `Backend`."""
+        now = self._clock.now()
+        synced = self.board.contact.synced
+        return {
+            "instance": self.board.instance,
+            "version": __version__,
+            "role": self._config.role,
+            "uptime_s": round(now - self._started, 3),
+            "store": {
+                "kind": self._config.store,
+                "synced_s_ago": round(now - synced, 3) if synced is not None else None,
+                "on_loss": str(self.board.contact.on_loss),
+                "max_stale_s": self.board.contact.max_stale_s,
+            },
+        }
+
+
+def run(
+    config: Config,
+    *,
+    path: str | None = None,
+    flags: Mapping[str, object] | None = None,
+    log: Log | None = None,
+) -> int:
+    """Run the daemon until it is asked to stop.
+
+    Args:
+        path: the configuration file, read again on SIGHUP.
+        flags: what the command line said; it goes on beating the file after a reload.
+
+    Returns:
+        The exit code: 0 after SIGTERM or SIGINT, 1 when it could not start.
+    """
+    log = log or Log()
+    try:
+        data_dir = DataDir(config.data_dir) if config.data_dir is not None else None
+        name = instance(os.environ, data_dir)
+    except (DataDirTaken, OSError) as fault:
+        log.event(names.START_FAILED, "error", {"error": str(fault)})
+        return 1
+
+    def reload() -> Config:
+        return load_file(path, os.environ, flags)
+
+    async def main() -> int:
+        return await Daemon(config, name, log, reload).serve()
+
+    return _runner()(main())
+
+
+def _runner() -> Callable[[Awaitable[int]], int]:
+    """uvloop where it is installed, plain asyncio otherwise."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run  # type: ignore[return-value]
+    return uvloop.run  # type: ignore[return-value]

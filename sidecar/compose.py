@@ -1,0 +1,170 @@
+"""The configuration in the words of each part that it configures, and the parts made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+
+from sidecar import __version__
+from sidecar.config import model
+from sidecar.config.model import Breaker, Config, default_breaker, policy_hash
+from sidecar.core.board import Board
+from sidecar.core.decision import Contact, OnLoss, poll_wait, stale_after
+from sidecar.core.ports import Backend, Store, Telemetry
+from sidecar.core.types import Policy
+from sidecar.http.events import Feed
+from sidecar.http.listeners import Endpoint
+from sidecar.http.server import build_app, build_diagnostics
+from sidecar.http.settings import HttpSettings, Transport
+from sidecar.loops.elect import Candidate
+
+
+def policies(config: Config) -> list[Policy]:
+    """Every breaker's policy, as the rules need it."""
+    return [_policy(breaker) for breaker in config.breakers.values()]
+
+
+def _policy(breaker: Breaker) -> Policy:
+    return Policy(
+        name=breaker.name,
+        shadow=breaker.mode == "shadow",
+        evaluation_interval_s=breaker.evaluation_interval_s,
+        failure_threshold=breaker.failure_threshold,
+        report_interval_s=breaker.report_interval_s,
+        report_gc_s=breaker.report_gc_s,
+        open_duration_s=breaker.open_duration_s,
+        max_open_duration_s=breaker.max_open_duration_s,
+        initial_ratio=breaker.half_open.initial,
+        ramp_s=breaker.half_open.ramp_s,
+        half_open_max_s=breaker.half_open.max_s,
+        unknown_is_healthy=breaker.on_unknown == "healthy",
+        reassert=breaker.foreign_writes == "reassert",
+        deny_status=breaker.deny_status,
+        fingerprint=policy_hash(breaker),
+        reports_prefix=breaker.consul_key_prefix,
+    )
+
+
+def board(config: Config, instance: str, *, now: float) -> Board:
+    """The snapshot, before anything is known."""
+    return Board(instance, policies(config), default_breaker(config), contact(config), now=now)
+
+
+def contact(config: Config) -> Contact:
+    """How the store's silence is to be understood; nothing has been heard yet."""
+    return Contact(
+        synced=None,
+        stale_after_s=stale_after(poll_wait(config.consul.max_stale_s)),
+        max_stale_s=config.consul.max_stale_s,
+        on_loss=OnLoss(config.consul.on_loss),
+    )
+
+
+def restart_needed(old: Config, new: Config) -> list[str]:
+    """Keys that differ and only take effect at the next start."""
+    found = [key for key in ("store", "data_dir") if getattr(old, key) != getattr(new, key)]
+    found += [
+        f"listen.{key}"
+        for key in ("address", "socket", "socket_mode", "state_file", "diagnostics", "allow_remote")
+        if getattr(old.listen, key) != getattr(new.listen, key)
+    ]
+    live = {"session_ttl_s", "lock_delay_s", "on_loss", "max_stale_s"}
+    found += [
+        f"consul.{key.removesuffix('_s')}"
+        for key in old.consul.__struct_fields__
+        if key not in live and getattr(old.consul, key) != getattr(new.consul, key)
+    ]
+    return found
+
+
+def store(config: Config, now: Callable[[], float], telemetry: Telemetry) -> Store:
+    """The store, imported only when it is the one configured."""
+    if config.store == "memory":
+        from sidecar.store.memory import MemoryStore
+
+        return MemoryStore(now)
+    from sidecar.store.consul import ConsulSettings, ConsulStore
+
+    consul, endpoint = config.consul, model.consul_endpoint(config.consul)
+    settings = ConsulSettings(
+        scheme=endpoint.scheme,
+        host=endpoint.host,
+        port=endpoint.port,
+        unix_path=endpoint.socket,
+        path_prefix=endpoint.path,
+        token=consul.token,
+        token_file=consul.token_file,
+        ca_file=consul.ca_file,
+        client_cert=consul.client_cert,
+        client_key=consul.client_key,
+        tls_verify=consul.tls_verify,
+        namespace=consul.namespace,
+    )
+    return ConsulStore(settings, telemetry)
+
+
+def candidate(config: Config, instance: str) -> Candidate:
+    """How this sidecar stands for election."""
+    return Candidate(
+        instance=instance,
+        address=config.listen.address,
+        ttl_s=config.consul.session_ttl_s,
+        lock_delay_s=config.consul.lock_delay_s,
+        follower=config.role == "follower",
+        eager=config.store == "memory",
+    )
+
+
+def http_settings(config: Config) -> HttpSettings:
+    """What the HTTP layer is told; a reload tells it anew."""
+    return HttpSettings(
+        allowed_hosts=frozenset(config.listen.allowed_hosts),
+        reports=config.reports,
+        version=__version__,
+    )
+
+
+def endpoints(
+    config: Config,
+    backend: Backend,
+    metrics: Callable[[], tuple[bytes, str]],
+    now: Callable[[], float],
+    telemetry: Telemetry,
+) -> list[Endpoint]:
+    """The public interface on TCP and perhaps on a unix socket, and perhaps the diagnostics."""
+    listen, settings = config.listen, http_settings(config)
+    feed = Feed(backend.board, now)
+
+    def public(transport: Transport) -> web.Application:
+        return build_app(
+            backend,
+            settings,
+            transport=transport,
+            metrics=metrics,
+            now=now,
+            telemetry=telemetry,
+            feed=feed,
+        )
+
+    made = [Endpoint(app=public("tcp"), setting="listen.address", tcp=model.listen_targets(listen))]
+    if listen.socket is not None:
+        made.append(
+            Endpoint(
+                app=public("unix"),
+                setting="listen.socket",
+                path=listen.socket,
+                mode=listen.socket_mode,
+            )
+        )
+    if listen.diagnostics is not None:
+        made.append(
+            Endpoint(
+                app=build_diagnostics(
+                    backend, settings, metrics=metrics, now=now, telemetry=telemetry
+                ),
+                setting="listen.diagnostics",
+                tcp=model.diagnostics_targets(listen),
+            )
+        )
+    return made

@@ -1,0 +1,170 @@
+"""Every key there is: its place, what it can hold, and the field that takes it.
+
+Reading, showing, the schema and the names of variables all follow these tables; the defaults are
+the model's.
+"""
+
+from typing import Any
+
+import msgspec
+
+from sidecar.config import kinds, model
+from sidecar.config.kinds import Kind, choice, count, duration
+from sidecar.core.naming import DEFAULT_NAME
+
+Path = tuple[str, ...]
+
+TIMER_LEAST_S = 0.1  # no timer of a breaker may turn faster
+DAY_S = 86_400.0
+_COUNT_MAX = 2**63 - 1  # an int64 in the source system
+
+
+class Key(msgspec.Struct, frozen=True):
+    """One setting; ``nullable`` ones can be null, ``secret`` ones are never repeated."""
+
+    name: str
+    kind: Kind
+    nullable: bool = False
+    secret: bool = False
+    field: str = ""
+
+    @property
+    def attribute(self) -> str:
+        """The model's field: the key's own name, with _s for a duration."""
+        return self.field or self.name
+
+
+class Section(msgspec.Struct, frozen=True):
+    """A mapping of known keys that becomes one struct of the model."""
+
+    name: str
+    struct: type[Any]
+    keys: "tuple[Key | Section | Named, ...]"
+
+    def find(self, name: str) -> "Key | Section | Named | None":
+        """The key of that name, None where there is none."""
+        return next((key for key in self.keys if key.name == name), None)
+
+
+class Named(msgspec.Struct, frozen=True):
+    """A mapping of names, each to a section of the same keys."""
+
+    name: str
+    each: Section
+
+
+def _timer(name: str, kind: Kind) -> Key:
+    return Key(name, kind, field=f"{name}_s")
+
+
+LISTEN = Section(
+    "listen",
+    model.Listen,
+    (
+        Key("address", kinds.LISTEN_ADDRESS),
+        Key("socket", kinds.SOCKET, nullable=True),
+        Key("socket_mode", kinds.MODE),
+        Key("state_file", kinds.PATH, nullable=True),
+        Key("diagnostics", kinds.DIAGNOSTICS_ADDRESS, nullable=True),
+        Key("allowed_hosts", kinds.HOSTS),
+        Key("allow_remote", kinds.BOOLEAN),
+    ),
+)
+CONSUL = Section(
+    "consul",
+    model.Consul,
+    (
+        Key("address", kinds.CONSUL_ADDRESS),
+        Key("state_prefix", kinds.PREFIX),
+        _timer("session_ttl", duration(10.0, DAY_S)),  # Consul's own bounds
+        _timer("lock_delay", duration(0.0, 60.0)),  # Consul's own bounds
+        Key("on_loss", choice("keep", "allow", "deny")),
+        _timer("max_stale", duration(5.0)),
+        Key("token", kinds.TEXT, nullable=True, secret=True),
+        Key("token_file", kinds.PATH, nullable=True),
+        Key("scheme", choice("http", "https")),
+        Key("ca_file", kinds.PATH, nullable=True),
+        Key("client_cert", kinds.PATH, nullable=True),
+        Key("client_key", kinds.PATH, nullable=True),
+        Key("tls_verify", kinds.BOOLEAN),
+        Key("namespace", kinds.TEXT, nullable=True),
+    ),
+)
+HALF_OPEN = Section(
+    "half_open",
+    model.HalfOpen,
+    (
+        Key("initial", kinds.RATIO),
+        _timer("ramp", duration(TIMER_LEAST_S)),
+        _timer("max", duration(TIMER_LEAST_S)),
+    ),
+)
+SIGNALS = Section("signals", dict, ())
+BREAKER = Section(
+    "breaker",
+    model.Breaker,
+    (
+        Key("mode", choice("enforce", "shadow")),
+        Key("topic", kinds.TOPIC, nullable=True),
+        Key("group", kinds.TEXT, nullable=True),
+        Key("consul_key_prefix", kinds.PREFIX),
+        _timer("evaluation_interval", duration(TIMER_LEAST_S)),
+        Key("failure_threshold", count(1, _COUNT_MAX)),
+        _timer("report_interval", duration(TIMER_LEAST_S)),
+        _timer("report_gc", duration(TIMER_LEAST_S, or_zero=True)),
+        _timer("open_duration", duration(TIMER_LEAST_S)),
+        _timer("max_open_duration", duration(TIMER_LEAST_S)),
+        HALF_OPEN,
+        Key("on_unknown", choice("hold", "healthy")),
+        Key("foreign_writes", choice("adopt", "reassert")),
+        Key("deny_status", kinds.number_of(401, 403, 429, 503)),
+        SIGNALS,
+    ),
+)
+BREAKERS = Named("breakers", BREAKER)
+ROOT = Section(
+    "",
+    model.Config,
+    (
+        Key("store", choice("memory", "consul")),
+        Key("role", choice("auto", "follower")),
+        Key("data_dir", kinds.PATH, nullable=True),
+        Key("reports", choice("tcp", "socket", "off")),
+        LISTEN,
+        CONSUL,
+        BREAKERS,
+        Section("admin", model.Admin, (Key("token_file", kinds.PATH, nullable=True),)),
+    ),
+)
+
+# The source system's block: where each of its keys lands.
+BLOCK = "circuit_breaker"
+BLOCK_SIBLINGS = ("server", "kafka")
+BLOCK_PATHS: dict[str, Path] = {
+    "consul_address": ("consul", "address"),
+    "consul_key_prefix": ("breakers", DEFAULT_NAME, "consul_key_prefix"),
+    "evaluation_interval": ("breakers", DEFAULT_NAME, "evaluation_interval"),
+    "failure_threshold": ("breakers", DEFAULT_NAME, "failure_threshold"),
+    "open_duration": ("breakers", DEFAULT_NAME, "open_duration"),
+}
+
+
+def find_key(path: Path) -> Key | None:
+    """The key at a path such as ("breakers", "orders", "half_open", "ramp"); None elsewhere."""
+    here: Key | Section | Named | None = ROOT
+    for step in path:
+        if isinstance(here, Named):
+            here = here.each
+        elif isinstance(here, Section):
+            here = here.find(step)
+        else:
+            return None
+    return here if isinstance(here, Key) else None
+
+
+def block_key(name: str) -> Key:
+    """The key behind one of the source block's."""
+    key = find_key(BLOCK_PATHS[name])
+    if key is None:
+        raise LookupError(name)
+    return key

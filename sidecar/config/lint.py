@@ -1,0 +1,112 @@
+"""What is legal and unwise: one sentence each, for `check` and for the log at the start."""
+
+import stat
+from collections.abc import Iterator
+from itertools import combinations
+
+from sidecar.config import model
+from sidecar.config.addresses import is_loopback, split_host_port
+from sidecar.config.model import Breaker, Config
+from sidecar.config.relations import overlap
+from sidecar.config.units import format_duration as dur
+
+_FEW = 3  # reporters that any flow of some size has
+_SLOW_TAKEOVER_S = 60.0
+
+
+def warnings(config: Config) -> list[str]:
+    """Every warning of a configuration, each with its key first; empty where it is sound."""
+    found = [*_listen(config), *_store(config)]
+    if config.store == "consul":
+        found += _consul(config)
+    for breaker in config.breakers.values():
+        found += _breaker(breaker)
+    found += _prefixes(config)
+    return found
+
+
+def _listen(config: Config) -> Iterator[str]:
+    listen = config.listen
+    host, port = split_host_port(listen.address)
+    if port == 0:
+        yield "listen.address: port 0 lets the system choose; clients can't know which"
+    if listen.allow_remote and is_loopback(host):
+        yield "listen.allow_remote: has no effect while listen.address is a loopback one"
+    if not is_loopback(host) and config.reports == "tcp":
+        yield "reports: whoever reaches listen.address can trip a breaker; consider socket or off"
+    if listen.socket is not None and listen.socket_mode & stat.S_IWOTH:
+        yield "listen.socket_mode: every user of this machine may report and override"
+
+
+def _store(config: Config) -> Iterator[str]:
+    if config.store == "consul":
+        return
+    if config.role == "follower":
+        yield "role: a follower on its own in-memory store never changes state"
+    if config.consul != model.Consul():
+        yield "store: memory leaves the consul section without effect"
+
+
+def _consul(config: Config) -> Iterator[str]:
+    consul = config.consul
+    endpoint = model.consul_endpoint(consul)
+    if consul.max_stale_s < consul.session_ttl_s:
+        yield (
+            f"consul.max_stale: {dur(consul.max_stale_s)} is shorter than session_ttl"
+            f" ({dur(consul.session_ttl_s)}), so an ordinary takeover counts as a loss"
+        )
+    if consul.session_ttl_s > _SLOW_TAKEOVER_S:
+        yield (
+            f"consul.session_ttl: a killed evaluator is replaced only after up to"
+            f" {dur(2 * consul.session_ttl_s)}"
+        )
+    if consul.on_loss == "deny":
+        yield "consul.on_loss: deny rejects everything (no_state) until Consul has once been read"
+    if endpoint.scheme == "https" and endpoint.socket is None and not consul.tls_verify:
+        yield "consul.tls_verify: false lets anyone in between answer for Consul"
+    if consul.token and consul.token_file:
+        yield "consul.token: has no effect beside token_file"
+    secret = consul.token or consul.token_file
+    remote = endpoint.socket is None and not is_loopback(endpoint.host)
+    if secret and remote and endpoint.scheme == "http":
+        yield "consul.address: the token crosses the network in the clear; use https"
+
+
+def _breaker(breaker: Breaker) -> Iterator[str]:
+    at = f"breakers.{breaker.name}"
+    if breaker.failure_threshold < _FEW:
+        yield (
+            f"{at}.failure_threshold: {breaker.failure_threshold} may be below the number of"
+            " reporters; a single failure of a few of them rejects all traffic"
+        )
+    if breaker.report_interval_s > 3 * breaker.evaluation_interval_s:
+        yield (
+            f"{at}.report_interval: {dur(breaker.report_interval_s)} is more than three times"
+            f" evaluation_interval ({dur(breaker.evaluation_interval_s)}); most rounds see"
+            " nothing new"
+        )
+    if breaker.open_duration_s < breaker.report_interval_s:
+        yield (
+            f"{at}.open_duration: {dur(breaker.open_duration_s)} is shorter than report_interval"
+            f" ({dur(breaker.report_interval_s)}); it half-opens before anyone reports again"
+        )
+    if breaker.half_open.max_s < breaker.report_interval_s:
+        yield (
+            f"{at}.half_open.max: {dur(breaker.half_open.max_s)} is shorter than report_interval"
+            f" ({dur(breaker.report_interval_s)}), so no report can speak for closing"
+        )
+    if breaker.half_open.initial == 1:
+        yield f"{at}.half_open.initial: 1 sends all traffic at once to what has just failed"
+    if breaker.on_unknown == "healthy":
+        yield f"{at}.on_unknown: healthy closes a breaker on silence, dead consumers included"
+
+
+def _prefixes(config: Config) -> Iterator[str]:
+    for one, other in combinations(config.breakers.values(), 2):
+        mine, theirs = one.consul_key_prefix, other.consul_key_prefix
+        if overlap(mine, theirs):
+            how = "is also that" if mine == theirs else f"({mine}) overlaps that ({theirs})"
+            yield (
+                f"breakers.{other.name}.consul_key_prefix: {how} of {one.name};"
+                " each sees the other's reports"
+            )

@@ -1,0 +1,135 @@
+"""The configuration as the program sees it: frozen values, and the single place of a default.
+
+Durations are float seconds in fields that end in ``_s``; the YAML keys have no ``_s``.
+"""
+
+import hashlib
+from typing import Literal
+
+import msgspec
+
+from sidecar.config.addresses import Endpoint, bind_targets, with_scheme
+from sidecar.core.naming import DEFAULT_NAME
+
+DEFAULT_PORT = 9100
+
+
+class Listen(msgspec.Struct, frozen=True):
+    """Where the sidecar answers; see listen_targets for what an address binds."""
+
+    address: str = f"localhost:{DEFAULT_PORT}"
+    socket: str | None = None
+    socket_mode: int = 0o600
+    state_file: str | None = None
+    diagnostics: str | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    allow_remote: bool = False
+
+
+class Consul(msgspec.Struct, frozen=True):
+    """Where Consul is and how its state is kept; consul_endpoint reads the address."""
+
+    address: str = "127.0.0.1:8500"
+    state_prefix: str = "breaker"
+    session_ttl_s: float = 10.0
+    lock_delay_s: float = 1.0
+    on_loss: Literal["keep", "allow", "deny"] = "keep"
+    max_stale_s: float = 30.0
+    token: str | None = None
+    token_file: str | None = None
+    scheme: Literal["http", "https"] = "http"
+    ca_file: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+    tls_verify: bool = True
+    namespace: str | None = None
+
+    @property
+    def history_prefix(self) -> str:
+        """Outside the state prefix, so that nobody's watch carries the history."""
+        return f"{self.state_prefix}-history"
+
+
+class HalfOpen(msgspec.Struct, frozen=True):
+    """How an open breaker lets traffic back in: the first ratio, its growth, the longest stay."""
+
+    initial: float = 0.05
+    ramp_s: float = 30.0
+    max_s: float = 120.0
+
+
+class Breaker(msgspec.Struct, frozen=True):
+    """One flow's breaker; the defaults are those of the source system where it has the setting."""
+
+    name: str = DEFAULT_NAME
+    mode: Literal["enforce", "shadow"] = "enforce"
+    topic: str | None = None
+    group: str | None = None
+    consul_key_prefix: str = "service-metrics/kafka-consumer"
+    evaluation_interval_s: float = 5.0
+    failure_threshold: int = 20
+    report_interval_s: float = 5.0
+    report_gc_s: float = 3600.0
+    open_duration_s: float = 30.0
+    max_open_duration_s: float = 300.0
+    half_open: HalfOpen = HalfOpen()
+    on_unknown: Literal["hold", "healthy"] = "hold"
+    foreign_writes: Literal["adopt", "reassert"] = "adopt"
+    deny_status: Literal[401, 403, 429, 503] = 503
+    signals: dict[str, object] = {}
+
+
+class Admin(msgspec.Struct, frozen=True):
+    """Who may override over TCP: the bearer token in this file."""
+
+    token_file: str | None = None
+
+
+def _one_breaker() -> dict[str, Breaker]:
+    return {DEFAULT_NAME: Breaker()}
+
+
+class Config(msgspec.Struct, frozen=True):
+    """Everything the daemon is told, already checked as a whole."""
+
+    store: Literal["memory", "consul"] = "memory"
+    role: Literal["auto", "follower"] = "auto"
+    data_dir: str | None = None
+    reports: Literal["tcp", "socket", "off"] = "tcp"
+    listen: Listen = Listen()
+    consul: Consul = Consul()
+    breakers: dict[str, Breaker] = msgspec.field(default_factory=_one_breaker)
+    admin: Admin = Admin()
+
+
+def listen_targets(listen: Listen) -> list[tuple[str, int]]:
+    """The (host, port) pairs to bind: ``localhost`` is both 127.0.0.1 and ::1."""
+    return bind_targets(listen.address)
+
+
+def diagnostics_targets(listen: Listen) -> list[tuple[str, int]]:
+    """The (host, port) pairs of the diagnostics listener, none where it is off."""
+    return bind_targets(listen.diagnostics) if listen.diagnostics else []
+
+
+def consul_endpoint(consul: Consul) -> Endpoint:
+    """Where to reach Consul: scheme, host, port, path prefix or unix socket."""
+    return with_scheme(consul.address, consul.scheme)
+
+
+def default_breaker(config: Config) -> str | None:
+    """The breaker named ``default``, else the only one, else None."""
+    if DEFAULT_NAME in config.breakers:
+        return DEFAULT_NAME
+    return next(iter(config.breakers)) if len(config.breakers) == 1 else None
+
+
+def policy_hash(breaker: Breaker) -> str:
+    """Sixteen hex digits that differ where two sidecars would judge the same flow differently.
+
+    ``deny_status`` is left out: it is how one gateway wants its answer, and may differ between
+    sidecars that agree in everything else.
+    """
+    policy = msgspec.to_builtins(breaker)
+    del policy["deny_status"]
+    return hashlib.sha256(msgspec.json.encode(policy, order="sorted")).hexdigest()[:16]

@@ -1,0 +1,110 @@
+"""What must hold between settings; each rule reads as the sentence that an operator is told."""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from sidecar.config import model
+from sidecar.config.addresses import is_loopback, split_host_port
+from sidecar.config.keys import Path
+from sidecar.config.model import Breaker, Config
+from sidecar.config.units import format_duration as dur
+
+
+class Clash(msgspec.Struct, frozen=True):
+    """A rule that is broken; it is told at the first of the paths that somebody wrote."""
+
+    paths: tuple[Path, ...]
+    problem: str
+    fix: str
+
+
+def clashes(config: Config) -> Iterator[Clash]:
+    """Every broken rule of a configuration."""
+    yield from _listen(config)
+    yield from _consul(config)
+    for breaker in config.breakers.values():
+        yield from _times(breaker)
+        yield from _prefixes(config, breaker)
+
+
+def _listen(config: Config) -> Iterator[Clash]:
+    listen, at = config.listen, ("listen", "address")
+    host, _ = split_host_port(listen.address)
+    if not is_loopback(host) and not listen.allow_remote:
+        yield Clash(
+            (at, ("listen", "allow_remote")),
+            "is reached from other machines",
+            "listen on localhost, or set listen.allow_remote: true",
+        )
+    mine, other = model.listen_targets(listen), model.diagnostics_targets(listen)
+    if any(_collide(one, two) for one in mine for two in other):
+        yield Clash(
+            (("listen", "diagnostics"), at),
+            "binds what listen.address binds too",
+            "take another port",
+        )
+    if config.reports == "socket" and listen.socket is None:
+        yield Clash(
+            (("reports",),),
+            "takes reports on a socket that isn't there",
+            "set listen.socket, or reports: tcp",
+        )
+
+
+def _collide(one: tuple[str, int], other: tuple[str, int]) -> bool:
+    """Whether two addresses can't be bound at once; port 0 is a free one each time."""
+    same_family = (":" in one[0]) == (":" in other[0])
+    wild = {one[0], other[0]} & {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+    return bool(one[1]) and one[1] == other[1] and same_family and bool(one[0] == other[0] or wild)
+
+
+def _consul(config: Config) -> Iterator[Clash]:
+    consul, cert, key = config.consul, ("consul", "client_cert"), ("consul", "client_key")
+    if (consul.client_cert is None) != (consul.client_key is None):
+        missing = "client_key" if consul.client_key is None else "client_cert"
+        yield Clash((cert, key), "is half of a pair", f"set consul.{missing} too")
+
+
+def _times(breaker: Breaker) -> Iterator[Clash]:
+    at: Path = ("breakers", breaker.name)
+    ramp, longest = breaker.half_open.ramp_s, breaker.half_open.max_s
+    if ramp > longest:
+        yield Clash(
+            ((*at, "half_open", "ramp"), (*at, "half_open", "max")),
+            f"half_open.ramp ({dur(ramp)}) is longer than half_open.max ({dur(longest)})",
+            f"set half_open.max to {dur(ramp)} or more, or shorten the ramp",
+        )
+    if breaker.open_duration_s > breaker.max_open_duration_s:
+        first, top = dur(breaker.open_duration_s), dur(breaker.max_open_duration_s)
+        yield Clash(
+            ((*at, "open_duration"), (*at, "max_open_duration")),
+            f"open_duration ({first}) is longer than max_open_duration ({top})",
+            f"set max_open_duration to {first} or more",
+        )
+    stale_s = 3 * breaker.report_interval_s
+    if 0 < breaker.report_gc_s < stale_s:
+        yield Clash(
+            ((*at, "report_gc"), (*at, "report_interval")),
+            f"report_gc ({dur(breaker.report_gc_s)}) would delete reports before they are stale",
+            f"set report_gc to {dur(stale_s)} (3 report_interval) or more, or to 0 for never",
+        )
+
+
+def _prefixes(config: Config, breaker: Breaker) -> Iterator[Clash]:
+    """Reports inside the state's prefix would wake every sidecar; the reverse mixes the two."""
+    paths = (("breakers", breaker.name, "consul_key_prefix"), ("consul", "state_prefix"))
+    for prefix in (config.consul.state_prefix, config.consul.history_prefix):
+        if overlap(breaker.consul_key_prefix, prefix):
+            yield Clash(
+                paths,
+                f"the reports' prefix ({breaker.consul_key_prefix}) and {prefix}/, which holds"
+                f" the {'state' if prefix == config.consul.state_prefix else 'history'},"
+                " lie in one another",
+                "give reports a prefix of their own, such as service-metrics/orders",
+            )
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether one prefix is the other or lies in it."""
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")

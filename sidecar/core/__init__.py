@@ -1,0 +1,1 @@
+"""The pure core: rules and transitions as functions of (record, evidence, now, policy)."""

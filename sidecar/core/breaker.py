@@ -1,0 +1,397 @@
+"""The state machine: what the evaluator writes next, as a function of what it knows.
+
+Invariants, asserted by the tests after every step:
+* only the edges of `TABLE` are walked;
+* every write's seq is one more than the highest seq known, and the epoch never falls;
+* nothing but healthy evidence closes a breaker (`on_unknown: healthy` is the operator's word for
+  unknown evidence);
+* OPEN ends when its time is over, whatever the evidence; the ratio grows only on healthy evidence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from sidecar.core.errors import IllegalTransition
+from sidecar.core.observe import Kind, Seen, nominal_ratio
+from sidecar.core.signals import Judgement
+from sidecar.core.types import (
+    Evidence,
+    Policy,
+    Reason,
+    Record,
+    Scalar,
+    State,
+    Transition,
+    Verdict,
+)
+
+MAX_STEPS = 8
+"""A ramp has at most this many steps, each the same factor: every step asks the consumers for
+the same relative increase, and the first ones are small in messages."""
+FULL_RATIO = 0.999
+"""A ratio from here on is full; eight rounded multiplications don't hit 1.0 exactly."""
+
+TABLE: Mapping[tuple[State, State], frozenset[Reason]] = MappingProxyType(
+    {
+        (State.CLOSED, State.OPEN): frozenset({Reason.FAILURES, Reason.FOREIGN}),
+        (State.CLOSED, State.HALF_OPEN): frozenset({Reason.FOREIGN}),
+        (State.OPEN, State.HALF_OPEN): frozenset({Reason.OPEN_ELAPSED, Reason.FOREIGN}),
+        (State.OPEN, State.CLOSED): frozenset({Reason.FOREIGN, Reason.CREATED}),
+        (State.HALF_OPEN, State.OPEN): frozenset({Reason.FAILURES, Reason.FOREIGN}),
+        (State.HALF_OPEN, State.CLOSED): frozenset(
+            {Reason.RECOVERED, Reason.FOREIGN, Reason.CREATED}
+        ),
+    }
+)
+"""Every edge and the reasons that may walk it. The diagram in the documentation is made of this."""
+
+_TIGHTNESS = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who writes: this sidecar's instance in its present term."""
+
+    instance: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What to write: the record, and the history entry when the state changes."""
+
+    record: Record
+    transition: Transition | None
+
+
+def step(
+    seen: Seen,
+    judgement: Judgement,
+    policy: Policy,
+    author: Author,
+    *,
+    now: float,
+    wall_at: float,
+    last_known: State | None = None,
+) -> Move | None:
+    """What to write next, or None when nothing is to be written.
+
+    Args:
+        seen: the state key as this machine has seen it.
+        judgement: the verdict over the evidence now.
+        now: monotonic seconds; decides.
+        wall_at: epoch seconds; is only written down.
+        last_known: the state that the history ends with. Who has never seen a record here learns
+            from it whether what is written now is a transition.
+
+    Raises:
+        IllegalTransition: never, unless this module has a defect.
+    """
+    if seen.followed_only:
+        return None
+    write = _Writer(seen, judgement, policy, author, wall_at, last_known)
+    match seen.kind:
+        case Kind.MISSING:
+            return write.created()
+        case Kind.UNREADABLE:
+            return write.repaired(now)
+        case Kind.FOREIGN:
+            return write.foreign(now)
+        case Kind.RECORD:
+            return _automaton(write, seen, judgement, policy, now)
+
+
+def _automaton(
+    write: _Writer, seen: Seen, judgement: Judgement, policy: Policy, now: float
+) -> Move | None:
+    own = seen.own
+    if own is None:
+        return None
+    unhealthy = judgement.verdict is Verdict.UNHEALTHY
+    match own.automaton:
+        case State.CLOSED if unhealthy:
+            return write.opened(1)
+        case State.OPEN if now >= seen.open_until:
+            return write.half_opened()
+        case State.HALF_OPEN if unhealthy:
+            return write.opened(own.open_count + 1)
+        case State.HALF_OPEN if _counts_as_healthy(judgement, policy):
+            return _ramp(write, seen, own, policy, now)
+    return write.refreshed()
+
+
+def _counts_as_healthy(judgement: Judgement, policy: Policy) -> bool:
+    return judgement.verdict is Verdict.HEALTHY or (
+        judgement.verdict is Verdict.UNKNOWN and policy.unknown_is_healthy
+    )
+
+
+def _ramp(write: _Writer, seen: Seen, own: Record, policy: Policy, now: float) -> Move | None:
+    if now - seen.since >= policy.half_open_max_s:
+        return write.closed()
+    if now - seen.step_since < step_gap(policy):
+        return write.refreshed()
+    ratio = next_ratio(own.automaton_ratio, policy)
+    return write.closed() if ratio >= FULL_RATIO else write.stepped(ratio)
+
+
+def step_gap(policy: Policy) -> float:
+    """Seconds between two ramp steps: the ramp in `MAX_STEPS` equal parts."""
+    return policy.ramp_s / MAX_STEPS
+
+
+def next_ratio(ratio: float, policy: Policy) -> float:
+    """The share after the next step; 1.0 when there is no ramp to walk."""
+    if policy.ramp_s <= 0 or policy.initial_ratio >= 1:
+        return 1.0
+    if ratio < policy.initial_ratio:  # the policy has changed since
+        return policy.initial_ratio
+    # Counted in steps rather than multiplied on, so that rounding never adds a ninth.
+    log_factor = -math.log(policy.initial_ratio) / MAX_STEPS
+    done = math.floor(math.log(ratio / policy.initial_ratio) / log_factor + 0.01)
+    stepped = policy.initial_ratio * math.exp((done + 1) * log_factor)
+    return min(1.0, round(stepped, 9))
+
+
+def open_time(open_count: int, policy: Policy) -> float:
+    """How long the n-th opening in a row lasts: doubled each time, capped."""
+    doublings = min(max(0, open_count - 1), 64)
+    return min(policy.open_duration_s * 2.0**doublings, policy.max_open_duration_s)
+
+
+def due_at(seen: Seen, policy: Policy) -> float | None:
+    """When time alone may next ask for a write (monotonic), None when it won't."""
+    if seen.kind is not Kind.RECORD or seen.own is None:
+        return None
+    match seen.own.automaton:
+        case State.OPEN:
+            return seen.open_until
+        case State.HALF_OPEN:
+            return min(seen.step_since + step_gap(policy), seen.since + policy.half_open_max_s)
+        case State.CLOSED:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Builds each kind of record from what is known."""
+
+    seen: Seen
+    judgement: Judgement
+    policy: Policy
+    author: Author
+    wall_at: float
+    last_known: State | None
+
+    def opened(self, open_count: int) -> Move:
+        j = self.judgement
+        return self._enter(State.OPEN, j.reason, j.detail, open_count=open_count)
+
+    def half_opened(self) -> Move:
+        own = self.seen.own
+        known = own.evidence.get("known", 0) if own is not None else 0
+        return self._enter(
+            State.HALF_OPEN,
+            Reason.OPEN_ELAPSED,
+            "the open time is over",
+            open_count=own.open_count if own is not None else 1,
+            extra={"known": known},
+        )
+
+    def closed(self) -> Move:
+        held = "" if self.judgement.verdict is Verdict.HEALTHY else ", as on_unknown says"
+        return self._enter(
+            State.CLOSED,
+            Reason.RECOVERED,
+            f"healthy to the end of the ramp: {self.judgement.detail}{held}",
+            open_count=0,
+            extra={"index": self.seen.floor_index},
+        )
+
+    def stepped(self, ratio: float) -> Move:
+        """One step up: a new seq, but no transition and no new `last_changed`."""
+        own = self._own()
+        record = replace(
+            own,
+            automaton_ratio=ratio,
+            detail=self.judgement.detail,
+            evidence=self._carried(own),
+        )
+        return Move(self._signed(record), None)
+
+    def refreshed(self) -> Move | None:
+        """What is in force must fit the mode (a reload may have changed it); else nothing."""
+        own = self._own()
+        fitting = in_force(own.automaton, self.policy)
+        if own.current_state is fitting:
+            return None
+        return Move(self._signed(own), None)
+
+    def created(self) -> Move:
+        before = self.seen.own
+        return self._enter(
+            State.CLOSED,
+            Reason.CREATED,
+            "no state was there" if before is None else "the state had been deleted",
+            open_count=0,
+            # Fresh evidence may trip it at once; what has tripped it before may not.
+            extra={"index": self.seen.floor_index},
+        )
+
+    def repaired(self, now: float) -> Move:
+        """The automaton goes on where it was; without any knowledge it begins anew."""
+        own = self.seen.own
+        if own is None:
+            return self.created()
+        # The history may have told of evidence that was used after the last record seen here.
+        own = replace(own, evidence={**own.evidence, "index": self.seen.floor_index})
+        return Move(self._again(own, Reason.REPAIRED, own.last_changed_at, now), None)
+
+    def foreign(self, now: float) -> Move | None:
+        record = self.seen.record
+        if record is None:
+            return None
+        own = self.seen.own
+        looser = own is not None and (_TIGHTNESS[record.automaton] < _TIGHTNESS[own.automaton])
+        if self.policy.reassert and looser and own is not None:
+            if own.automaton is State.OPEN and now >= self.seen.open_until:
+                return self.half_opened()  # its time is over: there is no OPEN left to assert
+            return self._reasserted(own, now)
+        return self._adopted(record, now)
+
+    def _adopted(self, record: Record, now: float) -> Move:
+        own = self.seen.own
+        state = record.automaton
+        count = own.open_count if own is not None else 0
+        left_s = max(0.0, self.seen.open_until - now)
+        move = self._enter(
+            state,
+            Reason.FOREIGN,
+            f"{state} was written by something other than a sidecar",
+            open_count=count if state is State.CLOSED else max(1, count),
+            extra={"index": self.seen.floor_index} if state is State.CLOSED else None,
+        )
+        adopted = replace(
+            move.record,
+            last_changed_at=record.last_changed_at,
+            open_for_s=left_s if state is State.OPEN else 0.0,
+            retry_at=self.wall_at + left_s if state is State.OPEN else None,
+        )
+        return replace(move, record=adopted)
+
+    def _reasserted(self, own: Record, now: float) -> Move:
+        """The automaton's state again, dated so that a timer in its reader agrees with ours."""
+        changed_at = own.last_changed_at
+        if own.automaton is State.OPEN:
+            left_s = max(0.0, self.seen.open_until - now)
+            changed_at = self.wall_at + left_s - self.policy.open_duration_s
+        return Move(self._again(own, Reason.REASSERTED, changed_at, now), None)
+
+    def _own(self) -> Record:
+        if self.seen.own is None:
+            raise IllegalTransition("there is no record to go on from")
+        return self.seen.own
+
+    def _enter(
+        self,
+        state: State,
+        reason: str,
+        detail: str,
+        *,
+        open_count: int,
+        extra: Evidence | None = None,
+    ) -> Move:
+        """A record in `state`, begun now, and its history entry unless the state stays."""
+        before = self.seen.own.automaton if self.seen.own is not None else self.last_known
+        changed = before is not None and before is not state
+        if changed and before is not None and reason not in TABLE.get((before, state), ()):
+            raise IllegalTransition(f"{before} -> {state} for {reason}")
+        evidence: dict[str, Scalar] = {
+            **self.judgement.evidence,
+            "known": self.judgement.known,
+            "index": max(self.judgement.index, self.seen.index),
+            **(extra or {}),
+        }
+        open_for_s = open_time(open_count, self.policy) if state is State.OPEN else 0.0
+        ratio = nominal_ratio(state, self.policy)
+        record = self._signed(
+            Record(
+                current_state=state,
+                last_changed_at=self.wall_at,
+                seq=0,
+                epoch=0,
+                automaton=state,
+                reason=reason,
+                detail=detail,
+                evidence=evidence,
+                open_count=open_count,
+                open_for_s=open_for_s,
+                retry_at=self.wall_at + open_for_s if state is State.OPEN else None,
+                admit_ratio=ratio,
+                automaton_ratio=ratio,
+                policy="",
+                evaluator="",
+            )
+        )
+        return Move(record, self._entry(before, record) if changed else None)
+
+    def _entry(self, before: State | None, record: Record) -> Transition:
+        return Transition(
+            seq=record.seq,
+            at=self.wall_at,
+            from_state=before,
+            to_state=record.automaton,
+            reason=record.reason,
+            detail=record.detail,
+            evidence=record.evidence,
+            epoch=record.epoch,
+            evaluator=record.evaluator,
+        )
+
+    def _again(self, own: Record, reason: Reason, changed_at: float, now: float) -> Record:
+        """The same state once more, with what is left of its time."""
+        left_s = max(0.0, self.seen.open_until - now) if own.automaton is State.OPEN else 0.0
+        return self._signed(
+            replace(
+                own,
+                reason=reason,
+                last_changed_at=changed_at,
+                open_for_s=left_s,
+                retry_at=self.wall_at + left_s if own.automaton is State.OPEN else None,
+            )
+        )
+
+    def _carried(self, own: Record) -> Evidence:
+        """The numbers of now beside what the present stay must remember."""
+        return {
+            **self.judgement.evidence,
+            "known": own.evidence.get("known", 0),
+            "index": self.seen.floor_index,
+        }
+
+    def _signed(self, record: Record) -> Record:
+        """The next seq, our term, and what the mode makes of the automaton's state."""
+        state = in_force(record.automaton, self.policy)
+        return replace(
+            record,
+            current_state=state,
+            admit_ratio=record.automaton_ratio if state is record.automaton else 1.0,
+            seq=self.seen.high_seq + 1,
+            epoch=max(self.author.epoch, self.seen.high_epoch),
+            policy=self.policy.fingerprint,
+            evaluator=self.author.instance,
+        )
+
+
+def in_force(automaton: State, policy: Policy) -> State:
+    """What a legacy reader shall obey: shadow mode admits all."""
+    return State.CLOSED if policy.shadow else automaton
+
+
+def new_epoch(lock_index: int, highest: int) -> int:
+    """The epoch of a new term: the lock's count, or one more than any seen if that is more."""
+    return max(lock_index, highest + 1)

@@ -1,0 +1,36 @@
+"""What a store can answer instead of a value.
+
+Absent, conflicting and unreachable are three different things and never share one `None`:
+*absent* is `None` as a value, *conflicting* is a `Refused` result (see `ports`), and
+*unreachable* is one of the exceptions below.
+"""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """Base of every fault a store raises."""
+
+
+class StoreUnreachable(StoreError):
+    """No usable answer came: refused, timed out, 5xx, no leader. A write's outcome is unknown."""
+
+
+class StoreThrottled(StoreUnreachable):
+    """The server asked for less (429, or 503 by its rate limit); back off with jitter."""
+
+
+class StoreDenied(StoreError):
+    """The server answered and said no: the token lacks a right (401, 403)."""
+
+
+class StoreRejected(StoreError):
+    """The request itself was wrong for the server (other 4xx, redirects): retrying won't help."""
+
+
+class SessionLost(StoreError):
+    """The session no longer exists; every lock it held is gone."""
+
+
+class IllegalTransition(Exception):
+    """A transition that the table does not contain was asked for; nothing was changed."""

@@ -1,0 +1,248 @@
+"""The fast lane: a plain request for a decision is answered from bytes that are already there.
+
+Whatever comes over a connection is shown to the lane first, whole as it arrived. It answers what
+is beyond doubt: one complete `GET` or `HEAD` of `/allowed`, in ordinary spelling, with nothing in
+its headers that has a meaning to HTTP itself. Everything else gets no answer here and goes to
+aiohttp's own path, which gives the same answers some ten times slower. A request that is refused
+here though it need not be costs time; one that is taken though aiohttp would have answered
+otherwise would be a defect, so that every rule below leaves out more than it must.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from time import time
+
+from aiohttp import web
+from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http import SERVER_SOFTWARE
+
+from sidecar.core.board import Board, Cell
+from sidecar.http.allowed import DENY_STATUSES, Answer, Answers, Page, admit
+
+MAX_REQUEST = 8192
+"""Bytes. What is longer has something in it that is worth a parser."""
+MAX_REMEMBERED = 256
+"""Requests known by their bytes. Past it all are forgotten: clients with ever new headers."""
+MAX_REMEMBERED_BYTES = 512
+_MAX_HEADERS = 64
+_MAX_OWED_DIGITS = 4
+"""A body of up to 9,999 bytes is followed to its end; reports are a few hundred."""
+
+_HEADERS = rb"((?:[A-Za-z0-9-]+:[\t -~]*\r\n)+)\r\n"
+_DECISION = re.compile(
+    rb"(GET|HEAD) /allowed(?:/([A-Za-z0-9][A-Za-z0-9_.-]{0,63}))?"
+    rb"(?:\?deny_status=(" + "|".join(map(str, DENY_STATUSES)).encode() + rb"))?"
+    rb" HTTP/1\.1\r\n" + _HEADERS
+)
+_HEAD = re.compile(rb"(?!CONNECT )[A-Z]+ /[!-~]* HTTP/1\.1\r\n" + _HEADERS)
+_SPECIAL = frozenset(
+    {
+        b"connection",
+        b"content-length",
+        b"expect",
+        b"proxy-connection",
+        b"sec-websocket-key1",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+"""What frames a message or steers a connection."""
+
+
+def owed(data: bytes) -> int | None:
+    """How many bytes are still to come of the message that begins `data`.
+
+    None: it isn't plain where that message ends, or something follows it already.
+    """
+    found = _HEAD.match(data)
+    headers = _plain(found.group(1)) if found is not None else None
+    if found is None or headers is None:
+        return None
+    length = headers.get(b"content-length", b"0")
+    if not length.isdigit() or len(length) > _MAX_OWED_DIGITS:
+        return None
+    left = found.end() + int(length) - len(data)
+    return left if left >= 0 else None
+
+
+def _plain(block: bytes) -> Mapping[bytes, bytes] | None:
+    """The special headers that are harmless and the Host; None when anything is out of the way.
+
+    A repeated header is: some may be and some may not, and it matters to few.
+    """
+    lines = block.split(b"\r\n")
+    names = set()
+    kept = {}
+    for line in lines[:-1]:
+        name, _, value = line.partition(b":")
+        name = name.lower()
+        names.add(name)
+        if name in _SPECIAL or name == b"host":
+            kept[name] = value.strip(b" \t")
+    if len(names) != len(lines) - 1 or len(names) > _MAX_HEADERS or b"host" not in kept:
+        return None
+    if kept.keys() - {b"host", b"connection", b"content-length"}:
+        return None
+    if kept.get(b"connection", b"keep-alive").lower() != b"keep-alive":
+        return None
+    return kept
+
+
+class Lane:
+    """Recognizes the requests of one application and answers them.
+
+    Args:
+        answers: what the application's own handlers use too, so that a page is rendered once.
+        now: monotonic seconds.
+    """
+
+    __slots__ = ("_answers", "_board", "_now", "_remembered", "_routes")
+
+    def __init__(self, board: Board, answers: Answers, now: Callable[[], float]) -> None:
+        self._board = board
+        self._answers = answers
+        self._now = now
+        self._routes: dict[tuple[bytes, ...], _Route] = {}
+        self._remembered: dict[bytes, _Route] = {}
+
+    def reply(self, data: bytes) -> bytes | None:
+        """The whole answer to this request, which is decided and counted by then.
+
+        None: it is for aiohttp, and nothing has happened.
+        """
+        route = self._remembered.get(data)
+        if route is None:
+            route = self._read(data)
+            if route is None:
+                return None
+        board = self._board
+        if board.cells is not route.cells and not route.bind(board):
+            return None
+        cell, page = route.cell, route.page
+        if cell.decision is not page.decision or not route.from_at <= time() < route.until_at:
+            page = route.render()
+        if page.free:
+            cell.admitted += 1  # all that `admit` would do
+            return route.admission
+        if admit(cell, page):
+            return route.admission
+        now = self._now()
+        return route.rejection if now < route.until else route.reject(now)
+
+    def _read(self, data: bytes) -> _Route | None:
+        if len(data) > MAX_REQUEST:
+            return None
+        found = _DECISION.fullmatch(data)
+        if found is None:
+            return None
+        headers = _plain(found.group(4))
+        if headers is None or b"content-length" in headers:
+            return None
+        asked = found.group(1, 2, 3)
+        route = self._routes.get(asked)
+        if route is None:
+            route = self._route(*asked)
+            if route is None:
+                return None
+            self._routes[asked] = route
+        if len(data) <= MAX_REMEMBERED_BYTES:
+            if len(self._remembered) >= MAX_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[bytes(data)] = route
+        return route
+
+    def _route(self, method: bytes, name: bytes | None, deny: bytes | None) -> _Route | None:
+        route = _Route(
+            self._answers,
+            name=name.decode() if name is not None else None,
+            deny_status=int(deny) if deny is not None else None,
+            bare=method == b"HEAD",
+        )
+        # Only breakers that exist have a route: names are made up without end.
+        return route if route.bind(self._board) else None
+
+
+class _Route:
+    """One way to ask about one breaker, with its answers as they go over the wire."""
+
+    __slots__ = (
+        "_answers",
+        "_bare",
+        "_deny_status",
+        "_name",
+        "admission",
+        "cell",
+        "cells",
+        "from_at",
+        "page",
+        "rejection",
+        "until",
+        "until_at",
+    )
+
+    def __init__(
+        self, answers: Answers, *, name: str | None, deny_status: int | None, bare: bool
+    ) -> None:
+        self._answers = answers
+        self._name = name
+        self._deny_status = deny_status
+        self._bare = bare
+        self.cells: Mapping[str, Cell] | None = None
+        """The board's cells when the breaker was looked up; a reload makes others."""
+        self.admission = b""
+        self.from_at = self.until_at = 0.0
+        """The second that `Date` says in both answers."""
+        self.rejection = b""
+        self.until = -math.inf
+        """When the rejection must be looked at again (monotonic)."""
+
+    def bind(self, board: Board) -> bool:
+        """Find the breaker. False: there is none."""
+        cell = board.find(self._name) if self._name is not None else None
+        if cell is None and self._name in {None, "default"}:
+            cell = board.find(None)
+        if cell is None:
+            self.cells = None
+            return False
+        self.cells, self.cell = board.cells, cell
+        self.render()
+        return True
+
+    def render(self) -> Page:
+        """Write the admission down, for the decision in force and the second that has begun."""
+        page = self.page = self._answers.page(self.cell)
+        self.from_at = float(int(time()))
+        self.until_at = self.from_at + 1.0
+        self.admission = _on_the_wire(page.admission, bare=self._bare)
+        self.until = -math.inf
+        return page
+
+    def reject(self, now: float) -> bytes:
+        """Write the rejection down, for as long as it says the same."""
+        policy, chosen = self.cell.policy, self._deny_status
+        answer = self.page.rejection(policy.deny_status if chosen is None else chosen, now)
+        self.rejection = _on_the_wire(answer, bare=self._bare)
+        self.until = self.page.decision.retry_until(now)
+        return self.rejection
+
+
+def _on_the_wire(answer: Answer, *, bare: bool) -> bytes:
+    """As aiohttp sends it, byte for byte; without its body for HEAD."""
+    lines = [
+        f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}",
+        *(f"{name}: {value}" for name, value in answer.headers),
+        f"Content-Length: {len(answer.body)}",
+        f"Date: {rfc822_formatted_time()}",
+        f"Server: {SERVER_SOFTWARE}",
+        "\r\n",
+    ]
+    head = "\r\n".join(lines).encode()
+    return head if bare else head + answer.body
+
+
+LANE: web.AppKey[Lane] = web.AppKey("lane", Lane)
+"""An application that has one is asked through it; see `listeners.Protocol`."""

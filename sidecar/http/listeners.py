@@ -1,0 +1,232 @@
+"""The sockets that applications answer on, from binding to an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_request import BaseRequest
+
+from sidecar.http import problems
+from sidecar.http.fastlane import LANE, Lane, owed
+from sidecar.http.sockets import BACKLOG, Target, bind_tcp, bind_unix, close, identity
+
+IDLE_S = 75.0
+"""How long a kept connection may be idle: a little longer than gateways keep theirs."""
+MAX_LINE = 64 * 1024
+"""Bytes of a request line or a header: a gateway passes on what its clients sent."""
+
+
+class Protocol(RequestHandler):
+    """aiohttp's connection with the fast lane before it.
+
+    What aiohttp's parser refuses becomes a problem too, and no log line.
+
+    Args:
+        lane: answers plain requests for decisions; None: aiohttp does it all.
+        rest: aiohttp's own arguments.
+    """
+
+    __slots__ = ("_lane", "_owed")
+
+    def __init__(self, server: web.Server, lane: Lane | None, **rest: Any) -> None:
+        super().__init__(server, **rest)
+        self._lane = lane
+        self._owed: int | None = 0 if lane is not None else None
+        """Bytes that aiohttp's parser still waits for; None: not known, and never again."""
+
+    def data_received(self, data: bytes) -> None:
+        """Answer here, or let aiohttp read on.
+
+        The lane is for idle connections alone. While a request is in the works, a part of one is
+        in the parser, or the client doesn't take what it is sent, aiohttp keeps the order and the
+        bounds.
+        """
+        if self._owed == 0 and data:
+            waiter = self._waiter
+            if waiter is not None and not self._paused and not waiter.done():
+                reply = self._lane.reply(data)  # type: ignore[union-attr]  # owed is None then
+                if reply is not None:
+                    # aiohttp's timer looks at this when it fires.
+                    self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+                    self.transport.write(reply)  # type: ignore[union-attr]  # it is connected
+                    return
+            self._owed = owed(data)
+        elif self._owed is not None:
+            # What remains of a body; past its end something else has begun.
+            self._owed = self._owed - len(data) if self._owed >= len(data) else None
+        super().data_received(data)
+
+    def handle_error(
+        self,
+        request: BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what never reached the application; the connection ends with it."""
+        del message
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has begun already")
+        if status >= 500:
+            self.log_exception("A request failed outside of the application", exc_info=exc)
+            response = problems.unexpected().response()
+        else:
+            response = problems.malformed(status).response()
+        response.force_close()
+        return response
+
+    async def finish_response(
+        self, request: BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send an answer. An expectation is refused before the middlewares: a problem, too."""
+        if isinstance(resp, web.HTTPException):
+            resp = problems.of_aiohttp(resp).response()
+        return await super().finish_response(request, resp, start_time)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One application and where it answers: TCP targets, or a unix socket's path."""
+
+    app: web.Application
+    setting: str
+    """The configuration key that an error names, such as `listen.address`."""
+    tcp: Sequence[Target] = ()
+    path: str | None = None
+    mode: int = 0o600
+
+
+@dataclass(slots=True)
+class _Bound:
+    endpoint: Endpoint
+    sockets: list[socket.socket]
+    identity: tuple[int, int] | None = None
+    runner: web.AppRunner | None = None
+    servers: list[asyncio.AbstractServer] | None = None
+
+
+class Listeners:
+    """Every listener of the daemon: all of them start, or none does."""
+
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+        self._endpoints = list(endpoints)
+        self._bound: list[_Bound] = []
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it answers: `127.0.0.1:9100`, `[::1]:9100`, `unix:/run/breaker.sock`."""
+        return [_address(sock) for bound in self._bound for sock in bound.sockets]
+
+    async def start(self) -> None:
+        """Bind everything, then answer everywhere.
+
+        Raises:
+            PortTaken: somebody else listens there.
+            ListenFailed: an address can't be bound for another reason.
+        """
+        try:
+            for endpoint in self._endpoints:
+                self._bind(endpoint)
+            for bound in self._bound:
+                await _serve(bound)
+        except BaseException:
+            await self.stop(0.0)
+            raise
+
+    async def stop(self, deadline_s: float) -> None:
+        """Stop listening, let requests end until the deadline, then close what is left."""
+        bound, self._bound = self._bound, []
+        await asyncio.gather(*(_stop(one, deadline_s) for one in bound))
+
+    def _bind(self, endpoint: Endpoint) -> None:
+        bound = _Bound(endpoint, [])
+        self._bound.append(bound)
+        if endpoint.path is not None:
+            bound.sockets.append(bind_unix(endpoint.path, endpoint.mode, endpoint.setting))
+            bound.identity = identity(endpoint.path)
+        for target in endpoint.tcp:
+            bound.sockets += bind_tcp(target, endpoint.setting)
+
+
+async def _serve(bound: _Bound) -> None:
+    # A client that hangs up ends its handler; what must be finished shields itself.
+    runner = bound.runner = web.AppRunner(
+        bound.endpoint.app, handler_cancellation=True, access_log=None
+    )
+    await runner.setup()
+    bound.servers = []
+    loop = asyncio.get_running_loop()
+    for sock in bound.sockets:
+        if sock.family == socket.AF_UNIX:
+            server = await loop.create_unix_server(
+                _factory(bound, runner, loop), sock=sock, backlog=BACKLOG
+            )
+        else:
+            server = await loop.create_server(
+                _factory(bound, runner, loop), sock=sock, backlog=BACKLOG
+            )
+        bound.servers.append(server)
+
+
+def _factory(
+    bound: _Bound, runner: web.AppRunner, loop: asyncio.AbstractEventLoop
+) -> Callable[[], RequestHandler]:
+    server, lane = runner.server, bound.endpoint.app.get(LANE)
+    if server is None:
+        raise RuntimeError("the runner has not been set up")
+
+    def protocol() -> RequestHandler:
+        return Protocol(
+            server,
+            lane,
+            loop=loop,
+            keepalive_timeout=IDLE_S,
+            access_log=None,
+            max_line_size=MAX_LINE,
+            max_field_size=MAX_LINE,
+            # Nothing compressed is taken, and a gateway's clients may send what they like.
+            auto_decompress=False,
+        )
+
+    return protocol
+
+
+async def _stop(bound: _Bound, deadline_s: float) -> None:
+    for server in bound.servers or ():
+        server.close()
+    close(bound.sockets)
+    _unlink(bound)
+    runner = bound.runner
+    if runner is None:
+        return
+    if runner.server is not None:
+        # Requests that came before the sockets closed begin now and count as running.
+        await asyncio.sleep(0)
+        runner.server.pre_shutdown()
+        await runner.shutdown()
+        # aiohttp waits twice as long as it is told, for the handlers and then for their tasks,
+        # and takes 0 for no limit at all.
+        await runner.server.shutdown(max(deadline_s / 2, 0.001))
+    await runner.cleanup()
+
+
+def _unlink(bound: _Bound) -> None:
+    """Take the socket file away, unless a successor's lies there by now."""
+    path = bound.endpoint.path
+    if path is not None and bound.identity is not None and identity(path) == bound.identity:
+        Path(path).unlink(missing_ok=True)
+
+
+def _address(sock: socket.socket) -> str:
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{name}"
+    host, port = name[:2]
+    return f"[{host}]:{port}" if sock.family == socket.AF_INET6 else f"{host}:{port}"

@@ -1,0 +1,241 @@
+"""The description of this interface that `/openapi.json` serves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from sidecar.core.reports import INSTANCE
+from sidecar.http import schemas
+from sidecar.http.allowed import DENY_STATUSES
+from sidecar.http.posts import MAX_NUMBER, ROLES
+from sidecar.http.problems import MEDIA_TYPE
+from sidecar.http.replies import json
+
+Node = dict[str, Any]
+
+_METHODS = ("get", "head", "post", "put", "patch", "delete", "options", "trace")
+_PROBLEM = {
+    400: "A parameter or the body is wrong; `detail` says which and how.",
+    403: "Not for this client: see Host, Origin and `reports`.",
+    404: "No such breaker or instance; the names are listed.",
+    405: "Wrong method; `Allow` lists the right ones.",
+    413: "The body is over 64 KiB.",
+    415: "The body is not application/json.",
+    429: "Too many instances report through this sidecar.",
+    503: "Not now; `Retry-After` says when to try again.",
+}
+
+
+def _parameter(name: str, where: str, description: str, **schema: object) -> Node:
+    return {
+        "name": name,
+        "in": where,
+        "required": where == "path",
+        "description": description,
+        "schema": schema,
+    }
+
+
+_NAME = _parameter("name", "path", "A breaker, or `default` for the default one.", type="string")
+_INSTANCE = _parameter(
+    "instance", "path", "Who reported.", type="string", pattern=f"^{INSTANCE.pattern}$"
+)
+_PEEK = _parameter("peek", "query", "`1`: look only; nothing is spent or counted.", type="string")
+_DENY = _parameter(
+    "deny_status",
+    "query",
+    "The status of a rejection.",
+    type="string",
+    enum=[str(status) for status in DENY_STATUSES],
+)
+_STRICT = _parameter("strict", "query", "`1`: 503 while any breaker is stale.", type="string")
+_INDEX = _parameter(
+    "index",
+    "query",
+    "Answer as soon as `seq` differs from this one.",
+    type="string",
+    pattern="^[0-9]{1,18}$",
+)
+_WAIT = _parameter(
+    "wait",
+    "query",
+    "With `index`: answer after this time with what there is (Go duration, at most 5m).",
+    type="string",
+    pattern=r"^\+?(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|ms|s|m|h))+)$",
+    maxLength=40,
+)
+_LAST_ID = _parameter(
+    "Last-Event-ID", "header", "Go on after this event; an unknown one: a snapshot.", type="string"
+)
+
+
+def _ok(description: str, schema: str, media: str = "application/json") -> Node:
+    content = {media: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    return {"description": description, "content": content}
+
+
+def _problem(status: int) -> Node:
+    return _ok(_PROBLEM[status], "Problem", MEDIA_TYPE)
+
+
+def _operation(
+    summary: str, responses: dict[int, Node], *problems: int, parameters: tuple[Node, ...] = ()
+) -> Node:
+    answers = {str(status): answer for status, answer in responses.items()}
+    answers |= {str(status): _problem(status) for status in problems}
+    operation: Node = {"summary": summary, "responses": answers}
+    if parameters:
+        operation["parameters"] = list(parameters)
+    return operation
+
+
+def _readable(operation: Node) -> Node:
+    """GET, and HEAD that answers the same without the body."""
+    bare = {
+        status: {key: value for key, value in answer.items() if key != "content"}
+        for status, answer in operation["responses"].items()
+    }
+    return {"get": operation, "head": {**operation, "responses": bare}}
+
+
+def _decision(*extra: Node) -> Node:
+    headers = {
+        "X-Breaker": {"schema": {"type": "string"}},
+        "X-Breaker-State": {"schema": {"$ref": "#/components/schemas/State"}},
+        "X-Breaker-Reason": {"schema": {"type": "string"}},
+        "X-Breaker-Seq": {"schema": {"type": "integer"}},
+        "X-Breaker-Stale": {"schema": {"enum": ["true", "false"]}},
+    }
+    retry = {"Retry-After": {"schema": {"type": "integer", "minimum": 1}}}
+    admit = {**_ok("Send.", "Admission"), "headers": headers}
+    reject = {**_ok("Do not send yet.", "Rejection"), "headers": {**headers, **retry}}
+    responses = {200: admit} | dict.fromkeys(DENY_STATUSES, reject)
+    parameters = (*extra, _PEEK, _DENY)
+    return _operation("May a producer send now?", responses, 400, 404, parameters=parameters)
+
+
+def _envoy() -> Node:
+    operation = _operation(
+        "The decision for Envoy: 200 or 429, whatever method and body.",
+        {200: _ok("Let it through.", "Admission"), 429: _ok("Not now.", "Rejection")},
+        404,
+        parameters=(
+            _NAME,
+            _parameter("path", "path", "What the client asked for; ignored.", type="string"),
+        ),
+    )
+    both = _readable(operation)
+    return {method: both["head" if method == "head" else "get"] for method in _METHODS}
+
+
+def _report(*parameters: Node) -> Node:
+    operation = _operation(
+        "Take in what an instance says of the time since its last report.",
+        {202: _ok("Taken in.", "Accepted")},
+        400,
+        403,
+        404,
+        413,
+        415,
+        429,
+        503,
+        parameters=parameters,
+    )
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Report"}}}
+    operation["requestBody"] = {"required": True, "content": content}
+    return {"post": operation}
+
+
+def _paths() -> Node:
+    poll = (_NAME, _INDEX, _WAIT)
+    breakers = _operation("Every breaker.", {200: _ok("All.", "Breakers")}, 403)
+    breaker = _operation(
+        "One breaker.", {200: _ok("It.", "Breaker")}, 400, 403, 404, 503, parameters=poll
+    )
+    history = _operation(
+        "The last transitions, newest last.",
+        {200: _ok("Up to 64.", "History")},
+        403,
+        404,
+        503,
+        parameters=(_NAME,),
+    )
+    events = _operation(
+        "Every change of a decision, as server-sent events.",
+        {200: {"description": "Without end.", "content": _EVENTS}},
+        403,
+        503,
+        parameters=(_LAST_ID,),
+    )
+    status = _operation("The sidecar and all it knows.", {200: _ok("It.", "Object")}, 403)
+    ready = _operation(
+        "Can a decision be given?",
+        {200: _ok("Yes.", "Readiness"), 503: _ok("Stale, and asked strictly.", "Readiness")},
+        parameters=(_STRICT,),
+    )
+    withdraw = _operation(
+        "A reporter says goodbye.",
+        {204: {"description": "Its report is gone."}},
+        400,
+        403,
+        404,
+        503,
+        parameters=(_NAME, _INSTANCE),
+    )
+    live = _operation("Does the event loop turn?", {200: _ok("Yes.", "Object")})
+    version = _operation("What runs.", {200: _ok("It.", "Version")})
+    metrics = _operation("Metrics.", {200: {"description": "Prometheus text.", "content": _TEXT}})
+    itself = _operation("This document.", {200: _ok("It.", "Object")}, 403)
+    return {
+        "/allowed": _readable(_decision()),
+        "/allowed/{name}": _readable(_decision(_NAME)),
+        "/ext_authz/{name}/{path}": _envoy(),
+        "/v1/breakers": _readable(breakers),
+        "/v1/breakers/{name}": _readable(breaker),
+        "/v1/breakers/{name}/history": _readable(history),
+        "/v1/watch": _readable(events),
+        "/v1/status": _readable(status),
+        "/v1/report": _report(),
+        "/v1/report/{name}": _report(_NAME),
+        "/v1/report/{name}/{instance}": {"delete": withdraw},
+        "/livez": _readable(live),
+        "/readyz": _readable(ready),
+        "/version": _readable(version),
+        "/metrics": _readable(metrics),
+        "/openapi.json": _readable(itself),
+    }
+
+
+_EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
+_TEXT = {"text/plain": {"schema": {"type": "string"}}}
+
+
+def document(version: str) -> Node:
+    """The whole description, OpenAPI 3.1."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "breaker sidecar",
+            "version": version,
+            "description": "One fleet-wide circuit breaker for each Kafka flow, answered here.",
+        },
+        "paths": _paths(),
+        "components": {"schemas": schemas.components(MAX_NUMBER, INSTANCE.pattern, ROLES)},
+    }
+
+
+class Description:
+    """The handler of `/openapi.json`; the document is rendered once."""
+
+    def __init__(self, version: str) -> None:
+        self._document = document(version)
+
+    def routes(self) -> list[web.AbstractRouteDef]:
+        """Where the handler is to be found."""
+        return [web.get("/openapi.json", self.openapi)]
+
+    async def openapi(self, _request: web.Request) -> web.Response:
+        """`GET /openapi.json`."""
+        return json(self._document)

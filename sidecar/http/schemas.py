@@ -1,0 +1,165 @@
+"""The shapes of bodies, as JSON Schema, for `/openapi.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sidecar.core.types import State
+
+Node = dict[str, Any]
+
+_STRING: Node = {"type": "string"}
+_TIME: Node = {"type": ["string", "null"], "format": "date-time"}
+_BOOLEAN: Node = {"type": "boolean"}
+_NATURAL: Node = {"type": "integer", "minimum": 0}
+_NUMBER: Node = {"type": "number", "minimum": 0}
+_RATIO: Node = {"type": "number", "minimum": 0, "maximum": 1}
+_STATE: Node = {"$ref": "#/components/schemas/State"}
+
+
+def _object(required: Node, optional: Node | None = None) -> Node:
+    return {
+        "type": "object",
+        "required": list(required),
+        "properties": required | (optional or {}),
+    }
+
+
+def _or_null(schema: Node) -> Node:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def components(max_number: int, instance: str, roles: Sequence[str]) -> Node:
+    """Every named schema."""
+    return {
+        "State": {"type": "string", "enum": [state.value for state in State]},
+        "Object": {"type": "object"},
+        **_decisions(),
+        "Breaker": _breaker(),
+        "Breakers": _object({"breakers": _list("Breaker")}),
+        "Transition": _transition(),
+        "History": _object({"breaker": _STRING, "transitions": _list("Transition")}),
+        "Report": _report(max_number, instance, roles),
+        "Accepted": _object({"accepted": {"const": True}, "breaker": _STRING, "instance": _STRING}),
+        "Readiness": _object(
+            {
+                "ready": _BOOLEAN,
+                "stale": _BOOLEAN,
+                "sync": {"type": "object"},
+                "breakers": {"type": "object"},
+            }
+        ),
+        "Version": _object({"version": _STRING, "commit": _STRING, "python": _STRING}),
+        "Problem": _object(
+            {"type": _STRING, "title": _STRING, "status": {"type": "integer"}, "detail": _STRING},
+            {
+                "breakers": {"type": "array", "items": _STRING},
+                "errors": {
+                    "type": "array",
+                    "items": _object({"field": _STRING, "detail": _STRING}),
+                },
+            },
+        ),
+    }
+
+
+def _list(name: str) -> Node:
+    return {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}}
+
+
+def _decisions() -> Node:
+    decision = {
+        "breaker": _STRING,
+        "state": _STATE,
+        "reason": _STRING,
+        "detail": _STRING,
+        "seq": _NATURAL,
+        "admit_ratio": _RATIO,
+        "stale": _BOOLEAN,
+        "override": {"type": ["object", "null"]},
+    }
+    refused = {"error": _STRING, "retry_after": {"type": "integer", "minimum": 1}}
+    return {
+        "Admission": _object({"allowed": {"const": True}, **decision}),
+        "Rejection": _object({"allowed": {"const": False}, **decision, **refused}),
+    }
+
+
+def _breaker() -> Node:
+    evaluator = _object({"instance": _STRING, "address": _STRING, "since": _TIME})
+    reporters = _object({"fresh": _NATURAL, "stale": _NATURAL})
+    counted = _object({"admitted": _NATURAL, "rejected": _NATURAL, "shadow_rejected": _NATURAL})
+    signals = {"type": "array", "items": {"type": "object"}}
+    return _object(
+        {
+            "name": _STRING,
+            "state": _STATE,
+            "automaton": _or_null(_STATE),
+            "reason": _STRING,
+            "detail": _STRING,
+            "since": _TIME,
+            "seq": _NATURAL,
+            "epoch": _or_null(_NATURAL),
+            "admit_ratio": _RATIO,
+            "open_count": _or_null(_NATURAL),
+            "open_for": _or_null(_NUMBER),
+            "retry_at": _TIME,
+            "evidence": {"type": ["object", "null"]},
+            "stale": _BOOLEAN,
+            "lost": _BOOLEAN,
+            "override": {"type": ["object", "null"]},
+            "mode": {"enum": ["enforce", "shadow"]},
+            "config_mismatch": _BOOLEAN,
+            "evaluator": _or_null(evaluator),
+            "evaluating": _BOOLEAN,
+            "verdict": {"enum": ["healthy", "unhealthy", "unknown", None]},
+            "signals": _or_null(signals),
+            "reporters": _or_null(reporters),
+            "policy": {"type": "object"},
+            "decisions": counted,
+        }
+    )
+
+
+def _transition() -> Node:
+    return _object(
+        {
+            "seq": _NATURAL,
+            "at": _TIME,
+            "from": _or_null(_STATE),
+            "to": _STATE,
+            "reason": _STRING,
+            "detail": _STRING,
+            "evidence": {"type": "object"},
+            "epoch": _NATURAL,
+            "evaluator": _STRING,
+        }
+    )
+
+
+def _report(max_number: int, instance: str, roles: Sequence[str]) -> Node:
+    count = {"type": "number", "minimum": 0, "maximum": max_number}
+    gauge = _or_null(count)
+    role = {"enum": [*roles, None]}
+    report = _object(
+        {"instance": {"type": "string", "pattern": f"^{instance}$"}},
+        {
+            "count_ok": count,
+            "count_fail": count,
+            "lag": gauge,
+            "in_flight": gauge,
+            "latency_ms": gauge,
+            "role": role,
+            # What the report in the store has too; taken and not used.
+            "timestamp": {},
+            "interval": {},
+            "rate_ok": {},
+        },
+    )
+    # A rate alone doesn't count.
+    return {
+        **report,
+        "additionalProperties": False,
+        "dependentRequired": {"rate_ok": ["count_ok"]},
+    }

@@ -1,0 +1,108 @@
+"""Puts the applications together; `Listeners` carries them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+
+from sidecar.core.ports import Backend, Telemetry
+from sidecar.http import door, problems
+from sidecar.http.allowed import Answers, Decisions
+from sidecar.http.events import Feed, Watching
+from sidecar.http.fastlane import LANE, Lane
+from sidecar.http.listeners import Endpoint, Listeners
+from sidecar.http.openapi import Description
+from sidecar.http.probes import Metrics, Probes
+from sidecar.http.reading import Reading
+from sidecar.http.reports import MAX_BODY, Reporting
+from sidecar.http.settings import HttpSettings, LiveSettings, Transport
+from sidecar.http.sockets import ListenFailed, PortTaken
+from sidecar.http.waiting import Waiters
+
+__all__ = [
+    "Endpoint",
+    "Feed",
+    "HttpSettings",
+    "ListenFailed",
+    "Listeners",
+    "PortTaken",
+    "apply_settings",
+    "build_app",
+    "build_diagnostics",
+]
+
+SETTINGS: web.AppKey[LiveSettings] = web.AppKey("settings", LiveSettings)
+WAITERS: web.AppKey[Waiters] = web.AppKey("waiters", Waiters)
+FEED: web.AppKey[Feed] = web.AppKey("feed", Feed)
+
+
+def build_app(
+    backend: Backend,
+    settings: HttpSettings,
+    *,
+    transport: Transport,
+    metrics: Metrics,
+    now: Callable[[], float],
+    telemetry: Telemetry,
+    feed: Feed | None = None,
+) -> web.Application:
+    """The whole interface.
+
+    Args:
+        feed: the events of `/v1/watch`, where several applications share them; None: its own.
+        now: the monotonic clock, seconds.
+        metrics: renders the metrics: (text, content type).
+    """
+    live, waiters = LiveSettings(settings), Waiters(backend.board)
+    app = web.Application(
+        middlewares=[problems.middleware(telemetry), door.middleware(live, transport)],
+        client_max_size=MAX_BODY,
+    )
+    app[SETTINGS], app[WAITERS] = live, waiters
+    app[FEED] = feed or Feed(backend.board, now)
+    reporting = Reporting(backend, live, transport)
+    answers = Answers()
+    app[LANE] = Lane(backend.board, answers, now)
+    app.add_routes(Decisions(backend, answers, now).routes())
+    app.add_routes(Watching(app[FEED]).routes())
+    app.add_routes(Reading(backend, waiters, now).routes())
+    app.add_routes(reporting.routes())
+    app.add_routes(Probes(backend, live, metrics, now).routes())
+    app.add_routes(Description(settings.version).routes())
+    app.on_shutdown.append(_let_go)
+    app.on_cleanup.append(reporting.drain)
+    return app
+
+
+def build_diagnostics(
+    backend: Backend,
+    settings: HttpSettings,
+    *,
+    metrics: Metrics,
+    now: Callable[[], float],
+    telemetry: Telemetry,
+) -> web.Application:
+    """Only `/livez`, `/readyz`, `/metrics` and `/version`, for a network of its own."""
+    live = LiveSettings(settings)
+    app = web.Application(middlewares=[problems.middleware(telemetry)])
+    app[SETTINGS] = live
+    app.add_routes(Probes(backend, live, metrics, now).routes())
+    return app
+
+
+def apply_settings(app: web.Application, settings: HttpSettings) -> None:
+    """Let a reload take effect, from the next request on. Call it after the board's own.
+
+    Clients that wait for a breaker look again, since it may be gone; who watches all is told.
+    """
+    app[SETTINGS].current = settings
+    waiters = app.get(WAITERS)
+    if waiters is not None:
+        waiters.wake_all()
+        app[FEED].reconfigured()
+
+
+async def _let_go(app: web.Application) -> None:
+    app[WAITERS].close()
+    app[FEED].close()

@@ -1,0 +1,1 @@
+"""What moves: watching the state, standing for election, evaluating, writing reports."""

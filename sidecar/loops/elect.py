@@ -1,0 +1,319 @@
+"""Standing for evaluator: one session, one lock a breaker, and knowing when to stand down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sidecar.core.board import Cell
+from sidecar.core.election import ROUND_S, probability, starts_after
+from sidecar.core.errors import SessionLost, StoreDenied, StoreError
+from sidecar.core.lease import Lease
+from sidecar.core.types import LockHolder
+from sidecar.loops.around import Around
+from sidecar.loops.guard import Signal
+from sidecar.telemetry import names
+
+RETRY_S = 0.25
+"""Between attempts at a free lock that is refused: no watch tells the end of a lock-delay."""
+MAX_PAUSE_S = 5.0
+REFRESH_GAP_S = 1.0
+"""Between two corrections of a lock's value that somebody else keeps overwriting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """How this sidecar stands for election.
+
+    Args:
+        address: where its HTTP listener is, for the lock's value.
+        eager: nobody else can stand (a store of our own), so there is no contest to hold.
+    """
+
+    instance: str
+    address: str
+    ttl_s: float
+    lock_delay_s: float
+    follower: bool
+    eager: bool
+
+
+@dataclass(slots=True)
+class _Contest:
+    """One free lock, as we see it."""
+
+    next: float
+    round: int = 0
+    failures: int = 0
+
+
+@dataclass(slots=True)
+class Term:
+    """A lock that is ours."""
+
+    lock_index: int
+    since_at: float
+    refreshed: float = float("-inf")
+    broken: bool = False
+    """True while the key doesn't say that it is ours."""
+
+
+class Elector:
+    """Takes free locks, keeps the session alive, and says whether it may be acted on.
+
+    Args:
+        gained: called with (breaker, lock index) when a lock becomes ours.
+        lost: called with the breaker when it is ours no more.
+    """
+
+    def __init__(
+        self,
+        around: Around,
+        candidate: Candidate,
+        gained: Callable[[str, int], None],
+        lost: Callable[[str], None],
+    ) -> None:
+        self.candidate = candidate
+        self._store = around.store
+        self._wire = around.wire
+        self._board = around.board
+        self._telemetry = around.telemetry
+        self._clock = around.clock
+        self._draw = around.draw
+        self._gained = gained
+        self._lost = lost
+        self._session: str | None = None
+        self._lease = Lease(0.0, 0.0)
+        self._renew_at = 0.0
+        self._renew_failures = 0
+        self._terms: dict[str, Term] = {}
+        self._contests: dict[str, _Contest] = {}
+        self._not_before: dict[str, float] = {}
+        self.wake = Signal()
+
+    def may_write(self, name: str) -> str | None:
+        """The session to fence a write of this breaker with; None once it can't be trusted."""
+        if name in self._terms and self._lease.valid(self._clock.now()):
+            return self._session
+        return None
+
+    async def give_up(self, name: str, pause_s: float, why: str) -> None:
+        """Release a lock and don't stand for it for a while."""
+        self._not_before[name] = self._clock.now() + pause_s
+        await self._release(name, why, level="warning")
+
+    async def run(self) -> None:
+        """Stand for election for ever."""
+        while True:
+            now = self._clock.now()
+            if self._session is not None and not self._lease.valid(now):
+                self._stand_down("the session could not be renewed in time")
+            elif self._session is not None and now >= self._renew_at:
+                await self._renew()
+            for name in [*self._board.cells, *(set(self._terms) - self._board.cells.keys())]:
+                await self._consider(name)
+            await self._end_idle_session()
+            await self.wake.wait(max(0.0, self._next() - self._clock.now()))
+
+    def _next(self) -> float:
+        times = [self._clock.now() + 60.0]
+        times += [contest.next for contest in self._contests.values()]
+        if self._session is not None:
+            times += [self._renew_at, self._lease.ends]
+        now = self._clock.now()
+        times += [at for at in self._not_before.values() if at > now]
+        times += [t.refreshed + REFRESH_GAP_S for t in self._terms.values() if t.broken]
+        return min(times)
+
+    async def _consider(self, name: str) -> None:
+        cell = self._board.cells.get(name)
+        if name in self._terms:
+            await self._check_term(name, cell)
+        if name in self._terms:
+            return
+        if cell is not None and self._stands_for(cell):
+            await self._contend(name, cell)
+        else:
+            self._contests.pop(name, None)
+
+    def _stands_for(self, cell: Cell) -> bool:
+        now = self._clock.now()
+        return (
+            not self.candidate.follower
+            and cell.session is None
+            and cell.seen is not None
+            and not cell.seen.followed_only
+            and now >= self._not_before.get(cell.policy.name, now)
+        )
+
+    async def _check_term(self, name: str, cell: Cell | None) -> None:
+        term = self._terms[name]
+        if cell is None:
+            await self._release(name, "the breaker is no longer configured")
+        elif cell.seen is not None and cell.seen.followed_only:
+            await self._release(name, "the record has a newer schema than this version writes")
+        elif cell.session != self._session:
+            self._end_term(name, "somebody else took or deleted the lock")
+        else:
+            holder = cell.holder
+            term.broken = holder is None or holder.instance != self.candidate.instance
+            if term.broken:
+                await self._refresh_value(name, term)
+
+    async def _contend(self, name: str, cell: Cell) -> None:
+        now = self._clock.now()
+        contest = self._contests.get(name)
+        if contest is None:
+            delay_s = starts_after(
+                released=cell.holder is not None and cell.holder.released,
+                lock_delay_s=self.candidate.lock_delay_s,
+                first_ever=cell.holder is None,
+            )
+            jitter_s = 0.0 if self.candidate.eager else ROUND_S * self._draw()
+            contest = self._contests[name] = _Contest(now + delay_s + jitter_s)
+        if now < contest.next:
+            return
+        if not self.candidate.eager and self._draw() >= probability(contest.round):
+            contest.round += 1
+            contest.next = now + ROUND_S * (0.75 + self._draw() / 2)
+            return
+        await self._try(name, cell, contest)
+
+    async def _try(self, name: str, cell: Cell, contest: _Contest) -> None:
+        since_at = self._clock.wall_at()
+        try:
+            session = await self._ensure_session()
+            if cell.session is not None:  # taken while the session was being made
+                return
+            entry = await self._store.acquire(
+                self._wire.leader(name), self._holder(since_at), session
+            )
+        except SessionLost:
+            self._stand_down("the session is gone")
+            contest.next = self._clock.now() + RETRY_S * (1 + self._draw())
+            return
+        except StoreError as fault:
+            contest.failures += 1
+            pause_s = min(MAX_PAUSE_S, RETRY_S * 2.0 ** min(contest.failures, 8))
+            contest.next = self._clock.now() + pause_s * (0.5 + self._draw())
+            if isinstance(fault, StoreDenied) and contest.failures == 1:
+                self._telemetry.event(
+                    names.STORE_DENIED, level="warning", breaker=name, error=str(fault)
+                )
+            return
+        if entry is None:
+            contest.next = self._clock.now() + RETRY_S * (0.5 + self._draw())
+            return
+        self._contests.pop(name, None)
+        self._terms[name] = Term(entry.lock_index, since_at)
+        self._board.lock(
+            name,
+            session,
+            LockHolder(
+                instance=self.candidate.instance, address=self.candidate.address, since_at=since_at
+            ),
+            entry.modify_index,
+            now=self._clock.now(),
+        )
+        self._telemetry.event(names.ELECTED, breaker=name, lock_index=entry.lock_index)
+        self._gained(name, entry.lock_index)
+
+    async def _ensure_session(self) -> str:
+        if self._session is None:
+            sent = self._clock.now()
+            session = await self._store.create_session(
+                f"breaker-sidecar {self.candidate.instance}",
+                self.candidate.ttl_s,
+                self.candidate.lock_delay_s,
+            )
+            self._session = session.id
+            self._hold(sent, session.ttl_s)
+        return self._session
+
+    def _hold(self, sent: float, ttl_s: float) -> None:
+        self._lease = Lease(sent, ttl_s)
+        self._renew_at = self._lease.renew_at
+        self._renew_failures = 0
+
+    async def _renew(self) -> None:
+        if self._session is None:
+            return
+        sent = self._clock.now()
+        try:
+            async with asyncio.timeout(max(0.05, self._lease.ends - sent)):
+                session = await self._store.renew_session(self._session)
+        except SessionLost:
+            self._stand_down("the session is gone")
+        except (StoreError, TimeoutError):
+            self._renew_failures += 1
+            pause_s = min(1.0, 0.1 * 2.0 ** min(self._renew_failures, 8))
+            self._renew_at = self._clock.now() + pause_s * (0.5 + self._draw())
+        else:
+            self._hold(sent, session.ttl_s)
+
+    def _holder(self, since_at: float, *, released: bool = False) -> bytes:
+        return self._wire.encode_holder(
+            LockHolder(
+                instance=self.candidate.instance,
+                address=self.candidate.address,
+                since_at=since_at,
+                released=released,
+            )
+        )
+
+    async def _refresh_value(self, name: str, term: Term) -> None:
+        """Somebody put something else onto our lock key: the lock is still ours, say so again."""
+        now = self._clock.now()
+        if self._session is None or now < term.refreshed + REFRESH_GAP_S:
+            return
+        term.refreshed = now
+        self._telemetry.event(names.LOCK_BROKEN, level="warning", breaker=name)
+        try:
+            await self._store.acquire(
+                self._wire.leader(name), self._holder(term.since_at), self._session
+            )
+        except SessionLost:
+            self._stand_down("the session is gone")
+        except StoreError:
+            return  # tried again at the next look
+
+    def _stand_down(self, why: str) -> None:
+        """The session can't be trusted any more: no lock is ours."""
+        self._session = None
+        for name in list(self._terms):
+            self._end_term(name, why)
+
+    def _end_term(self, name: str, why: str) -> None:
+        if self._terms.pop(name, None) is not None:
+            self._telemetry.event(names.STOOD_DOWN, level="warning", breaker=name, why=why)
+            self._lost(name)
+
+    async def _release(self, name: str, why: str, level: str = "info") -> None:
+        term = self._terms.pop(name, None)
+        if term is None or self._session is None:
+            return
+        self._telemetry.event(names.STOOD_DOWN, level=level, breaker=name, why=why)
+        self._lost(name)
+        try:
+            value = self._holder(term.since_at, released=True)
+            await self._store.release(self._wire.leader(name), value, self._session)
+        except StoreError:
+            return  # it ends with the session
+
+    async def _end_idle_session(self) -> None:
+        """A session exists only while holding or trying."""
+        if self._session is None or self._terms or self._contests:
+            return
+        session, self._session = self._session, None
+        try:
+            await self._store.destroy_session(session)
+        except StoreError:
+            return  # its ttl ends it
+
+    async def hand_over(self) -> None:
+        """Give everything back, in the order that needs no lock-delay: release, then destroy."""
+        for name in list(self._terms):
+            await self._release(name, "stopping")
+        self._contests.clear()
+        await self._end_idle_session()

@@ -1,0 +1,1 @@
+"""What the daemon says of itself: metrics, log lines, and the one list of their names."""

@@ -1,0 +1,221 @@
+"""Metrics: what is counted as it happens, and what is read off the board when somebody scrapes."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from prometheus_client import (
+    CONTENT_TYPE_PLAIN_0_0_4,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
+
+from sidecar.core.board import Board, Cell
+from sidecar.core.breaker import TABLE
+from sidecar.core.types import Reason, State, Verdict
+from sidecar.telemetry import names
+from sidecar.telemetry.names import METRICS, Metric
+
+Sample = tuple[tuple[str, ...], float]
+"""Label values in the order of the metric's labels, and the value."""
+
+_EVALUATORS = frozenset(m for m in METRICS if m.by == "evaluator")
+
+
+def boottime() -> float:
+    """Monotonic seconds that go on while the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Metrics:
+    """All metrics of one sidecar, in a registry of their own.
+
+    Args:
+        board: what is in force; read at every scrape, so it can't be out of date.
+        version: for `breaker_build_info`.
+        now: the board's monotonic clock, in seconds.
+        wall: epoch seconds.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        *,
+        version: str,
+        now: Callable[[], float] = boottime,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._registry = CollectorRegistry()
+        reading = _Reading(board, now, wall)
+        self._instruments: dict[str, Collector] = {}
+        self._counters: dict[str, Counter] = {}
+        self._gauges: dict[str, Gauge] = {}
+        self._histograms: dict[str, Histogram] = {}
+        for metric in METRICS:
+            if metric not in reading.families:
+                self._declare(metric)
+        self._evaluated = False
+        self._gauges[names.BUILD_INFO].labels(version, platform.python_version()).set(1)
+        self._gauges[names.LAST_RELOAD].set(1)
+        for kind in names.BAD_RECORDS.labels["kind"]:
+            self._counters[names.BAD_RECORDS].labels(kind)
+        self._registry.register(_Everything(self._collect, reading))
+        self._board = board
+        ProcessCollector(registry=self._registry)
+
+    def count(self, metric: str, amount: float = 1, /, **labels: str) -> None:
+        """Add to a counter.
+
+        Raises:
+            KeyError: there is no such counter.
+            ValueError: its labels are others, or the amount is negative.
+        """
+        counter = self._counters[metric]
+        self._evaluated |= metric in _EVALUATORS
+        (counter.labels(**labels) if labels else counter).inc(amount)
+
+    def observe(self, metric: str, value: float, /, **labels: str) -> None:
+        """Record a duration in seconds.
+
+        Raises:
+            KeyError: there is no such histogram.
+            ValueError: its labels are others.
+        """
+        histogram = self._histograms[metric]
+        self._evaluated |= metric in _EVALUATORS
+        (histogram.labels(**labels) if labels else histogram).observe(value)
+
+    def reloaded(self, ok: bool) -> None:
+        """Say whether the configuration read last is in effect."""
+        self._gauges[names.LAST_RELOAD].set(1 if ok else 0)
+
+    def render(self) -> tuple[bytes, str]:
+        """The text exposition and its content type."""
+        return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
+
+    def _declare(self, metric: Metric) -> None:
+        labels = tuple(metric.labels)
+        made: Counter | Gauge | Histogram
+        match metric.kind:
+            case "counter":
+                made = self._counters[metric] = Counter(metric, metric.help, labels, registry=None)
+            case "gauge":
+                made = self._gauges[metric] = Gauge(metric, metric.help, labels, registry=None)
+            case "histogram":
+                made = self._histograms[metric] = Histogram(
+                    metric, metric.help, labels, registry=None, buckets=metric.buckets
+                )
+        self._instruments[metric] = made
+
+    def _collect(self, metric: Metric) -> Iterable[Family]:
+        """A counted metric; what only evaluators know stays away until this has been one.
+
+        Afterwards the counters stay: what was counted did happen, and a sum over the fleet
+        must not fall because the lock has moved.
+        """
+        if metric in _EVALUATORS:
+            self._prime()
+            if not self._evaluated:
+                return ()
+        return self._instruments[metric].collect()
+
+    def _prime(self) -> None:
+        """An evaluator's counters start at 0, so that the first increase is seen as one."""
+        for name, cell in self._board.cells.items():
+            if not cell.evaluating:
+                continue
+            self._evaluated = True
+            self._counters[names.FOREIGN_WRITES].labels(name)
+            for result in names.EVALUATIONS.labels["result"]:
+                self._counters[names.EVALUATIONS].labels(name, result)
+            for (before, after), reasons in TABLE.items():
+                for reason in sorted(reasons):
+                    self._counters[names.TRANSITIONS].labels(name, before, after, reason)
+
+
+class _Everything(Collector):
+    """Yields every metric in the order of the list."""
+
+    def __init__(self, counted: Callable[[Metric], Iterable[Family]], reading: _Reading) -> None:
+        self._counted = counted
+        self._reading = reading
+
+    def collect(self) -> Iterator[Family]:
+        for metric in METRICS:
+            read = self._reading.families.get(metric)
+            if read is None:
+                for family in self._counted(metric):
+                    # When a series began is one more series each, and nobody asks.
+                    family.samples = [s for s in family.samples if not s.name.endswith("_created")]
+                    yield family
+                continue
+            # The library takes a counter's name without its suffix and adds it again.
+            family = Family(metric.removesuffix("_total"), metric.help, metric.kind)
+            for values, value in read():
+                family.add_sample(metric, dict(zip(metric.labels, values, strict=True)), value)
+            yield family
+
+
+class _Reading:
+    """What is read off the board."""
+
+    def __init__(self, board: Board, now: Callable[[], float], wall: Callable[[], float]) -> None:
+        self._board, self._now, self._wall = board, now, wall
+        self.families: Mapping[str, Callable[[], Iterable[Sample]]] = {
+            names.STATE: self._states,
+            names.ADMIT_RATIO: lambda: self._each(lambda c: c.decision.admit_ratio),
+            names.DECISIONS: self._decisions,
+            names.SHADOW_REJECTIONS: lambda: self._each(lambda c: c.shadow_rejected),
+            names.STALE: lambda: self._each(lambda c: c.decision.stale),
+            names.LAST_SYNC: self._last_sync,
+            names.OVERRIDE: lambda: (),
+            names.CONFIG_MISMATCH: lambda: self._each(lambda c: c.mismatched),
+            names.EVALUATOR: lambda: self._each(lambda c: c.evaluating),
+            names.VERDICT: self._verdicts,
+            names.REPORTERS: self._reporters,
+        }
+
+    def _each(self, value: Callable[[Cell], float]) -> Iterator[Sample]:
+        for name, cell in self._board.cells.items():
+            yield (name,), float(value(cell))
+
+    def _states(self) -> Iterator[Sample]:
+        for name, cell in self._board.cells.items():
+            for state in State:
+                yield (name, state), float(cell.decision.state is state)
+
+    def _decisions(self) -> Iterator[Sample]:
+        for name, cell in self._board.cells.items():
+            yield (name, "admit"), cell.admitted
+            yield (name, "reject"), cell.rejected
+
+    def _last_sync(self) -> Iterator[Sample]:
+        synced = self._board.contact.synced
+        yield (), 0.0 if synced is None else round(self._wall() - (self._now() - synced), 3)
+
+    def _verdicts(self) -> Iterator[Sample]:
+        for name, cell in self._board.cells.items():
+            judgement = cell.judgement
+            if not cell.evaluating or judgement is None:
+                continue
+            said = {str(signal.name): signal.verdict for signal in judgement.signals}
+            if not said:
+                # The reports can't be read: no signal has a word, and that is a word too.
+                said = {str(Reason.FAILURES): judgement.verdict}
+            for signal, own in said.items():
+                for verdict in Verdict:
+                    yield (name, signal, verdict), float(own is verdict)
+
+    def _reporters(self) -> Iterator[Sample]:
+        for name, cell in self._board.cells.items():
+            if cell.evaluating and cell.tally is not None:
+                yield (name, "fresh"), cell.tally.fresh
+                yield (name, "stale"), cell.tally.stale

@@ -1,0 +1,263 @@
+"""Every metric and every log event there is: one list, which code, tests and documentation share.
+
+A name is a plain string wherever one is asked for; what else is to be known of it hangs on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+Kind = Literal["counter", "gauge", "histogram"]
+By = Literal["sidecar", "evaluator"]
+"""Who exports a series: every sidecar, or a breaker's evaluator alone (so that sums over the fleet
+count each thing once)."""
+
+
+class Metric(str):
+    """A metric's full name, with what its exposition needs.
+
+    Attributes:
+        labels: each label with the values it is known to take; none where they are open.
+        buckets: upper bounds in seconds, of a histogram only.
+    """
+
+    __slots__ = ("buckets", "by", "help", "kind", "labels")
+    kind: Kind
+    help: str
+    labels: Mapping[str, tuple[str, ...]]
+    by: By
+    buckets: tuple[float, ...]
+
+    def __new__(
+        cls,
+        name: str,
+        kind: Kind,
+        help_: str,
+        labels: Mapping[str, tuple[str, ...]] | None = None,
+        *,
+        by: By = "sidecar",
+        buckets: tuple[float, ...] = (),
+    ) -> Self:
+        """A name that knows its kind, meaning and labels."""
+        self = super().__new__(cls, name)
+        self.kind, self.help, self.by, self.buckets = kind, help_, by, buckets
+        self.labels = labels or {}
+        return self
+
+
+class Event(str):
+    """A log event's name, with what it says."""
+
+    __slots__ = ("says",)
+    says: str
+
+    def __new__(cls, name: str, says: str) -> Self:
+        """A name that knows its meaning."""
+        self = super().__new__(cls, name)
+        self.says = says
+        return self
+
+
+_BREAKER: Mapping[str, tuple[str, ...]] = {"breaker": ()}
+_STATES = ("CLOSED", "OPEN", "HALF_OPEN")
+# A request takes milliseconds and a blocking query up to a minute.
+_REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
+# Ten reporters take well under a millisecond, ten thousand a tenth of a second.
+_EVALUATION_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+# --- what is in force here -------------------------------------------------------------------
+BUILD_INFO = Metric(
+    "breaker_build_info",
+    "gauge",
+    "Always 1; the labels say what runs.",
+    {"version": (), "python": ()},
+)
+STATE = Metric(
+    "breaker_state",
+    "gauge",
+    "1 for the state in force here, 0 for the others.",
+    {"breaker": (), "state": _STATES},
+)
+ADMIT_RATIO = Metric(
+    "breaker_admit_ratio", "gauge", "Share of the calls admitted now, from 0 to 1.", _BREAKER
+)
+DECISIONS = Metric(
+    "breaker_decisions_total",
+    "counter",
+    "Decisions given to callers; peeks are not counted.",
+    {"breaker": (), "decision": ("admit", "reject")},
+)
+SHADOW_REJECTIONS = Metric(
+    "breaker_shadow_rejections_total",
+    "counter",
+    "Calls that were admitted only because the breaker is in shadow mode.",
+    _BREAKER,
+)
+STALE = Metric(
+    "breaker_stale",
+    "gauge",
+    "1 while the decision rests on a state that may have changed unseen.",
+    _BREAKER,
+)
+LAST_SYNC = Metric(
+    "breaker_last_sync_timestamp_seconds",
+    "gauge",
+    "When the store last completed a read, in seconds since the epoch; 0 before the first.",
+)
+OVERRIDE = Metric(
+    "breaker_override",
+    "gauge",
+    "1 for the override in force; no series while there is none.",
+    {"breaker": (), "mode": ("open", "closed", "shadow")},
+)
+CONFIG_MISMATCH = Metric(
+    "breaker_config_mismatch",
+    "gauge",
+    "1 while the state was written under another configuration of this breaker than the one here.",
+    _BREAKER,
+)
+LAST_RELOAD = Metric(
+    "breaker_config_last_reload_successful",
+    "gauge",
+    "0 when the last configuration that was read has been refused, else 1.",
+)
+
+# --- what the evaluator knows ----------------------------------------------------------------
+EVALUATOR = Metric(
+    "breaker_evaluator", "gauge", "1 while this sidecar is the breaker's evaluator.", _BREAKER
+)
+VERDICT = Metric(
+    "breaker_verdict",
+    "gauge",
+    "1 for what the signal says now, 0 for the other verdicts.",
+    {"breaker": (), "signal": (), "verdict": ("healthy", "unhealthy", "unknown")},
+    by="evaluator",
+)
+REPORTERS = Metric(
+    "breaker_reporters",
+    "gauge",
+    "Instances whose report has changed lately (fresh) or not (stale).",
+    {"breaker": (), "freshness": ("fresh", "stale")},
+    by="evaluator",
+)
+TRANSITIONS = Metric(
+    "breaker_transitions_total",
+    "counter",
+    "Transitions that this sidecar has written.",
+    {"breaker": (), "from": _STATES, "to": _STATES, "reason": ()},
+    by="evaluator",
+)
+EVALUATIONS = Metric(
+    "breaker_evaluations_total",
+    "counter",
+    "Evaluations by what came of them: nothing to write, written, refused by the store "
+    "(lost lock or changed record), or failed for want of an answer.",
+    {"breaker": (), "result": ("unchanged", "written", "refused", "failed")},
+    by="evaluator",
+)
+EVALUATION_DURATION = Metric(
+    "breaker_evaluation_duration_seconds",
+    "histogram",
+    "Duration of one evaluation, its write included.",
+    by="evaluator",
+    buckets=_EVALUATION_BUCKETS,
+)
+FOREIGN_WRITES = Metric(
+    "breaker_foreign_writes_total",
+    "counter",
+    "State records written by something other than a sidecar.",
+    _BREAKER,
+    by="evaluator",
+)
+
+# --- the store -------------------------------------------------------------------------------
+CAS_CONFLICTS = Metric(
+    "breaker_cas_conflicts_total",
+    "counter",
+    "Writes that the store refused because the key had changed or the lock was lost.",
+)
+BAD_RECORDS = Metric(
+    "breaker_bad_records_total",
+    "counter",
+    "Values in the store that could not be used, by what they should have been.",
+    {"kind": ("report", "state", "history", "override")},
+)
+CONSUL_REQUESTS = Metric(
+    "breaker_consul_requests_total",
+    "counter",
+    "Requests to Consul by operation and outcome.",
+    {
+        "op": (),
+        "outcome": ("ok", "refused", "throttled", "unreachable", "denied", "rejected", "lost"),
+    },
+)
+CONSUL_DURATION = Metric(
+    "breaker_consul_request_duration_seconds",
+    "histogram",
+    "Duration of requests to Consul; blocking queries wait by design.",
+    {"op": ()},
+    buckets=_REQUEST_BUCKETS,
+)
+
+# --- this process ----------------------------------------------------------------------------
+LOG_LINES_DROPPED = Metric(
+    "breaker_log_lines_dropped_total",
+    "counter",
+    "Log lines given up because nobody was reading the log.",
+)
+
+METRICS: tuple[Metric, ...] = tuple(m for m in globals().copy().values() if isinstance(m, Metric))
+
+# --- the daemon's life -----------------------------------------------------------------------
+STARTING = Event("starting", "The daemon starts: version, instance, store, breakers.")
+START_FAILED = Event("start_failed", "The daemon can't start, and why.")
+STARTED = Event("started", "Everything runs.")
+STOPPING = Event("stopping", "A stop was asked for, and by what.")
+STOPPED = Event("stopped", "Everything has ended in order, and how long it took.")
+STOP_OVERRAN = Event("stop_overran", "A part did not stop within its time and was abandoned.")
+STATE_FILE_FAILED = Event(
+    "state_file_failed", "The state file can't be written; said once until it can."
+)
+TASK_FAILED = Event("task_failed", "A background task ended with a defect; it is started again.")
+CONFIG_WARNING = Event("config_warning", "A setting is legal and unwise.")
+CONFIG_RELOADED = Event("config_reloaded", "Another configuration is in effect.")
+CONFIG_REFUSED = Event("config_refused", "A configuration was refused whole; the old one stays.")
+REQUEST_FAILED = Event("request_failed", "A request met a defect and was answered with 500.")
+
+# --- the breaker -----------------------------------------------------------------------------
+TRANSITION = Event("transition", "A breaker changed its state, with reason and evidence.")
+STEP = Event("ratio_step", "A half-open breaker admits more.")
+DECISION = Event("decision", "What is in force here differs from before without a transition.")
+CREATED = Event("state_created", "No state record was there, and one was written.")
+FOREIGN_WRITE = Event("foreign_write", "Something other than a sidecar wrote the state.")
+BAD_STATE = Event("bad_state", "The state record can't be read; it changes nothing.")
+BAD_HISTORY = Event("bad_history", "The history can't be read and is begun anew.")
+BAD_REPORT = Event("bad_report", "A report can't be used; said once a key.")
+NEWER_SCHEMA = Event("newer_schema", "The record's schema is newer than this code: only followed.")
+MISMATCH = Event("config_mismatch", "The state was written under another configuration.")
+MISMATCH_OVER = Event("config_mismatch_over", "State and configuration agree again.")
+STATE_MISSING = Event("state_missing", "The state key is gone; what was in force stays.")
+REPORTER_DROPPED = Event("reporter_dropped", "A key silent for report_gc was deleted.")
+
+# --- the lock --------------------------------------------------------------------------------
+ELECTED = Event("elected", "This sidecar is a breaker's evaluator now.")
+STOOD_DOWN = Event("stood_down", "This sidecar is no longer the evaluator, and why.")
+LOCK_BROKEN = Event("lock_broken", "Somebody overwrote the lock key without holding it.")
+WRITE_REFUSED = Event("write_refused", "The store refused a write: the lock or the record moved.")
+EVALUATION_FAILED = Event("evaluation_failed", "A breaker could not be evaluated now.")
+
+# --- the store -------------------------------------------------------------------------------
+STORE_LOST = Event("store_lost", "The store has stopped answering; said once when it begins.")
+STORE_BACK = Event("store_back", "The store answers again; said once when it ends.")
+STORE_DENIED = Event("store_denied", "The token lacks a right, and which.")
+STORE_REWOUND = Event("store_rewound", "The store's index went back (a restored snapshot).")
+REPORTS_EMPTY = Event("reports_empty", "All reports vanished at once: a token may lack its right.")
+REPORT_UNWRITTEN = Event("report_unwritten", "A local report could not be written yet.")
+
+# --- the log itself --------------------------------------------------------------------------
+LIBRARY = Event("library", "A library's own log record.")
+LOG_DROPPED = Event("log_lines_dropped", "Lines were given up because nobody read the log.")
+METRIC_MISUSED = Event("metric_misused", "A defect here: a metric was counted with wrong labels.")
+
+EVENTS: tuple[Event, ...] = tuple(e for e in globals().copy().values() if isinstance(e, Event))

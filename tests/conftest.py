@@ -1,0 +1,30 @@
+"""What every test may ask for: a shared real Consul, and keys of its own in it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import ConsulServer
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever asks for the Consul fixture carries its marker."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "consul" in item.fixturenames:
+            item.add_marker(pytest.mark.consul)
+
+
+@pytest.fixture(scope="session")
+def consul() -> Iterator[ConsulServer]:
+    """One dev server for the whole run: keep to keys below `prefix`, never stop or freeze it."""
+    with ConsulServer() as server:
+        yield server
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A key prefix nobody else uses, without a slash at its end."""
+    return f"test-{uuid.uuid4().hex[:12]}"

@@ -1,0 +1,80 @@
+"""The measurements that need no server still run, and the table says what it should."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import evaluation
+from bench.decisions import parse
+from bench.host import BenchError
+from bench.table import Row, over_rounds, percentile, render
+
+WRK = """Running 3s test @ http://127.0.0.1:9100/allowed
+  1 threads and 32 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency   589.00us    1.20ms  35.06ms   95.00%
+  Latency Distribution
+     50%  589.00us
+     75%  700.00us
+     90%    1.10ms
+     99%   35.06ms
+  71535 requests in 3.00s, 20.1MB read
+Requests/sec:  23845.12
+Transfer/sec:      6.70MB
+"""
+
+
+def test_an_evaluation_is_measured_at_every_size() -> None:
+    """Against the core as it is, so that a change there doesn't break `make bench` unnoticed."""
+    rows = list(evaluation.measure(quick=True))
+    assert [row.what.partition(" ")[0] for row in rows[::2]] == ["10", "1,000", "10,000"]
+    assert all(row.value is not None and row.value > 0 for row in rows)
+
+
+def test_a_row_says_whether_its_target_was_met() -> None:
+    def verdict(value: float | None, limit: float | None) -> str:
+        return Row(section="s", what="w", value=value, limit=limit).verdict
+
+    assert verdict(56.0, 56.0) == "met"
+    assert verdict(56.1, 56.0) == "MISSED"
+    assert verdict(1.0, None) == ""
+    assert verdict(None, 56.0) == "left out"
+
+
+def test_the_table_shows_value_peer_ratio_target_and_note() -> None:
+    row = Row(
+        section="Trip latency",
+        what="3 reporters, p99",
+        value=9.0,
+        unit="ms",
+        peer="bare Consul",
+        peer_value=4.5,
+        target="≤ 3× floor",
+        limit=13.5,
+        note="5 rounds of 40",
+    )
+    lines = render([row]).splitlines()
+    assert lines[2] == "Trip latency"
+    assert lines[3].split("  ")[0] == "3 reporters, p99"
+    for part in ("9.00", "ms", "bare Consul", "4.50", "2.00×", "≤ 3× floor", "met", "5 rounds"):
+        assert part in lines[3]
+
+
+def test_percentiles_are_of_samples_that_were_taken() -> None:
+    samples = [float(number) for number in range(100, 0, -1)]
+    assert percentile(samples, 0.5) == 50
+    assert percentile(samples, 0.99) == 99
+    assert percentile([7.0], 0.99) == 7
+    # One disturbed round of three doesn't move the figure.
+    assert over_rounds([[1.0, 2.0], [1.0, 90.0], [1.0, 3.0]], 0.99) == 3
+
+
+def test_what_wrk_says_is_read_in_microseconds() -> None:
+    load = parse(WRK)
+    assert (load.rate, load.p50_us, load.p99_us) == (23845.12, 589.0, 35060.0)
+
+
+@pytest.mark.parametrize("line", ["  Non-2xx or 3xx responses: 12", "  Socket errors: connect 1"])
+def test_a_run_with_errors_is_no_measurement(line: str) -> None:
+    with pytest.raises(BenchError, match="errors"):
+        parse(WRK + line)

@@ -1,0 +1,49 @@
+"""What is legal and unwise."""
+
+import pytest
+
+from sidecar.config.lint import warnings
+from sidecar.config.load import load
+
+
+@pytest.mark.parametrize("text", [None, "circuit_breaker:", "consul:", "breakers: {a: {}}"])
+def test_the_defaults_are_sound(text: str | None) -> None:
+    assert warnings(load(text, environ={})) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("listen: {address: 'localhost:0'}", "listen.address"),
+        ("listen: {allow_remote: true}", "listen.allow_remote"),
+        ("listen: {allow_remote: true, address: '0.0.0.0:1'}", "reports"),
+        ("listen: {socket: /a, socket_mode: 0666}", "listen.socket_mode"),
+        ("role: follower", "role"),
+        ("store: memory\nconsul: {address: 'a:1'}", "store"),
+        ("consul: {session_ttl: 31s}", "consul.max_stale"),
+        ("consul: {session_ttl: 2m, max_stale: 2m}", "consul.session_ttl"),
+        ("consul: {on_loss: deny}", "consul.on_loss"),
+        ("consul: {address: 'https://a', tls_verify: false}", "consul.tls_verify"),
+        ("consul: {token: a, token_file: b}", "consul.token"),
+        ("consul: {token_file: b, address: '10.0.0.1:8500'}", "consul.address"),
+        ("breakers: {a: {failure_threshold: 2}}", "breakers.a.failure_threshold"),
+        ("breakers: {a: {evaluation_interval: 1s}}", "breakers.a.report_interval"),
+        ("breakers: {a: {open_duration: 4s}}", "breakers.a.open_duration"),
+        ("breakers: {a: {half_open: {ramp: 1s, max: 4s}}}", "breakers.a.half_open.max"),
+        ("breakers: {a: {half_open: {initial: 1}}}", "breakers.a.half_open.initial"),
+        ("breakers: {a: {on_unknown: healthy}}", "breakers.a.on_unknown"),
+        ("breakers: {a: {}, b: {}}", "breakers.b.consul_key_prefix"),
+        (
+            "breakers: {a: {consul_key_prefix: m}, b: {consul_key_prefix: m/x}}",
+            "breakers.b.consul_key_prefix",
+        ),
+    ],
+)
+def test_each_warning_names_its_key(text: str, key: str) -> None:
+    (warning,) = warnings(load(text, environ={}))
+    assert warning.startswith(f"{key}: ")
+
+
+def test_a_secret_over_loopback_or_a_socket_is_fine() -> None:
+    assert warnings(load("consul: {token_file: b, address: '127.0.0.1:1'}", environ={})) == []
+    assert warnings(load("consul: {token: b, address: 'unix:///a'}", environ={})) == []

@@ -1,0 +1,39 @@
+"""The reference tells every key with its true default, and its examples load."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sidecar.config.lint import warnings
+from sidecar.config.load import load
+from sidecar.config.model import Config
+from sidecar.config.render import show
+
+TEXT = (Path(__file__).parents[3] / "docs/reference/configuration.md").read_text("utf-8")
+ROWS = dict(re.findall(r"^\| `([a-z_.]+)` \| `([^`]+)` \|", TEXT, re.MULTILINE))
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+
+
+def leaves(tree: dict[str, object], path: str = "") -> Iterator[tuple[str, object]]:
+    """The dotted keys and values of a tree."""
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+def test_every_key_and_its_default_is_told() -> None:
+    shown = dict(leaves(yaml.safe_load(show(Config()))))
+    told = {key.removeprefix("breakers.default."): value for key, value in shown.items()}
+    assert set(ROWS) == set(told)
+    for key, value in told.items():
+        assert str(yaml.safe_load(ROWS[key])) == str(yaml.safe_load(str(value))), key
+
+
+@pytest.mark.parametrize("text", EXAMPLES)
+def test_the_examples_load_without_a_warning(text: str) -> None:
+    assert warnings(load(text, environ={})) == []

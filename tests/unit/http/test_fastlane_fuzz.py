@@ -1,0 +1,233 @@
+"""The fast lane and aiohttp's own path give the same answers, whatever bytes come.
+
+Raw bytes go to two real listeners that know the same, and everything that can be told from outside
+must be equal: each byte but those of the date, whether the connection is still open and idle, and
+what was counted and spent.
+
+BREAKER_FUZZ_CASES sets how many cases are tried (2,000 if unset; CI's long run takes 20,000):
+
+    BREAKER_FUZZ_CASES=20000 pytest tests/unit/http/test_fastlane_fuzz.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import uvloop
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from tests.unit.http.support import Clock
+from tests.unit.http.twins import Fate, Side, converse, known
+
+CASES = int(os.environ.get("BREAKER_FUZZ_CASES", "2000"))
+
+PLAIN = [
+    b"GET /allowed HTTP/1.1\r\nHost: localhost:9100\r\n\r\n",
+    b"HEAD /allowed HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n",
+    b"GET /allowed/open?deny_status=403 HTTP/1.1\r\nhost: a.b\r\nX-Original-URI: /x?y\r\n\r\n",
+    b"GET /allowed/half.open_1 HTTP/1.1\r\nHost: [::1]:9100\r\nUser-Agent: curl/8\r\n\r\n",
+    b"HEAD /allowed/shadow HTTP/1.1\r\nHost:  x \r\nAccept: */*\r\nCookie: a=b; c=d\r\n\r\n",
+]
+REPORT = b'{"instance":"c-1","count_ok":1}'
+
+methods = st.sampled_from(
+    [b"GET"] * 8 + [b"HEAD"] * 4 + [b"POST", b"get", b"GETX", b"OPTIONS", b"CONNECT", b"PRI", b""]
+)
+targets = st.sampled_from(
+    [
+        *[b"/allowed", b"/allowed/default", b"/allowed/open", b"/allowed/half.open_1"] * 3,
+        *[b"/allowed/shadow", b"/allowed/open?deny_status=401", b"/allowed?deny_status=429"] * 2,
+        *[b"/allowed/", b"/allowed/nobody", b"/allowed/..", b"/allowed/open/x", b"/Allowed"],
+        *[b"/allowed?deny_status=500", b"/allowed?deny_status=403&peek=1", b"/allowed?peek=1"],
+        *[b"/allowed/%6fpen", b"/allowed/open?", b"/allowed#x", b"//allowed", b"/allowed/op en"],
+        *[b"http://localhost/allowed", b"*", b"/allowed/\xc3\xa9", b"/allowed/half.open_1?x=%"],
+        *[b"/livez", b"/v1/breakers", b"/v1/report", b"/ext_authz/open/x", b"/nothing"],
+    ]
+)
+versions = st.sampled_from(
+    [b"HTTP/1.1"] * 12 + [b"HTTP/1.0", b"HTTP/2.0", b"HTTP/0.9", b"http/1.1", b"HTTP/1.1 ", b""]
+)
+names = st.sampled_from(
+    [
+        *[b"X-Request-Id", b"User-Agent", b"Accept", b"accept-encoding", b"Cookie", b"Origin"] * 2,
+        *[b"Connection", b"Content-Length", b"Transfer-Encoding", b"Expect", b"Upgrade", b"Host"],
+        *[b"TE", b"Trailer", b"Proxy-Connection", b"Keep-Alive", b"Content-Type", b"X_Y", b"a b"],
+        *[b"Content-Encoding", b"Sec-WebSocket-Key1", b"Sec-WebSocket-Key", b"X-\xe9", b"", b" x"],
+        *[b"HTTP2-Settings", b"Range", b"If-None-Match", b"X-HTTP-Method-Override", b"ETag"],
+    ]
+)
+values = st.one_of(
+    st.sampled_from(
+        [
+            *[
+                b"x",
+                b"",
+                b"keep-alive",
+                b"Keep-Alive",
+                b"close",
+                b"upgrade",
+                b"keep-alive, Upgrade",
+            ],
+            *[b"0", b"1", b"5", b"31", b"-1", b"+1", b"99999", b"chunked", b"gzip, chunked"],
+            *[b"100-continue", b"websocket", b"h2c", b"GZIP", b"a\tb", b" x \t", b"\x00", b"\x7f"],
+            *[b"\xc3\xa9", b"a\x0bb", b"a\rb", b"folded\r\n more", b"identity", b"localhost"],
+        ]
+    ),
+    st.binary(max_size=12),
+)
+ends = st.sampled_from([b"\r\n"] * 30 + [b"\n", b"\r", b"\r\r\n", b" \r\n"])
+bodies = st.sampled_from([b""] * 12 + [b"x", b"hello", REPORT, b"5\r\nhello\r\n0\r\n\r\n", b"\r\n"])
+
+
+@st.composite
+def built(draw: st.DrawFn) -> bytes:
+    """A request from parts, most of them ordinary."""
+    end = draw(ends)
+    lines = [b" ".join([draw(methods), draw(targets), draw(versions)])]
+    if draw(st.integers(0, 11)):
+        lines.append(b"Host: localhost")
+    for name, value in draw(st.lists(st.tuples(names, values), max_size=4)):
+        lines.append(name + draw(st.sampled_from([b": ", b":", b" : ", b""])) + value)
+    headers = draw(st.permutations(lines[1:]))
+    return end.join([lines[0], *headers]) + end + draw(ends) + draw(bodies)
+
+
+@st.composite
+def reported(draw: st.DrawFn) -> bytes:
+    """A report with its body, whole or not quite."""
+    length = len(REPORT) + draw(st.sampled_from([0, 0, 0, 0, 1, -1]))
+    return (
+        b"POST /v1/report HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n" % length
+    ) + REPORT
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    """A plain request with a few bytes changed, dropped, doubled or put in."""
+    data = bytearray(draw(st.sampled_from(PLAIN)))
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(data) - 1))
+        what = draw(st.integers(0, 3))
+        if what == 0:
+            data[at] = draw(st.integers(0, 255))
+        elif what == 1 and len(data) > 1:
+            del data[at]
+        elif what == 2:
+            data[at:at] = draw(st.sampled_from([b"\r", b"\n", b"\r\n", b" ", b"\x00", b":", b"/"]))
+        else:
+            data[at:at] = data[at : at + draw(st.integers(1, 20))]
+    return bytes(data)
+
+
+@st.composite
+def spiced(draw: st.DrawFn) -> bytes:
+    """A plain request with one more header, often one that means something to HTTP itself."""
+    steering = st.sampled_from(
+        [
+            *[b"Connection: close", b"connection:Close", b"Connection: keep-alive, close"],
+            *[b"Connection: Upgrade", b"Proxy-Connection: close", b"Upgrade: websocket"],
+            *[b"Content-Length: 0", b"Content-Length: 5", b"Content-Length: 48", b"Host: b"],
+            *[
+                b"Transfer-Encoding: chunked",
+                b"Expect: 100-continue",
+                b"Expect: x",
+                b"TE: trailers",
+            ],
+        ]
+    )
+    ordinary = st.tuples(names, values).map(b": ".join)
+    return draw(plain)[:-2] + draw(st.one_of(steering, ordinary)) + b"\r\n\r\n"
+
+
+@st.composite
+def broken_off(draw: st.DrawFn) -> bytes:
+    """The beginning of a request; what is sent next is its rest, whatever it looks like."""
+    whole = draw(st.one_of(plain, reported()))
+    return whole[: draw(st.integers(1, len(whole) - 1))]
+
+
+plain = st.sampled_from(PLAIN)
+requests = st.one_of(plain, plain, plain, built(), mutated(), spiced(), broken_off(), reported())
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> tuple[list[bytes], bool, float]:
+    """(what is sent, each part in a read of its own; wait after each; how far the clock moves)."""
+    asked = draw(st.lists(requests, min_size=1, max_size=4))
+    how = draw(st.sampled_from(["each", "each", "each", "pipelined", "cut"]))
+    if how == "pipelined":
+        asked = [b"".join(asked)]
+    elif how == "cut":
+        whole = b"".join(asked)
+        cuts = sorted(draw(st.lists(st.integers(0, len(whole)), min_size=1, max_size=3)))
+        asked = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    ahead_s = draw(st.sampled_from([0.0, 0.0, 0.3, 1.0]))
+    return [part for part in asked if part], draw(st.booleans()), ahead_s
+
+
+class Twins:
+    """Both listeners on one event loop."""
+
+    def __init__(self, folder: Path, runner: asyncio.Runner) -> None:
+        self.clock = Clock()
+        self.runner = runner
+        self.sides = [
+            Side(folder / name, known(self.clock), lane, self.clock)
+            for name, lane in (("lane", True), ("aiohttp", False))
+        ]
+        for side in self.sides:
+            runner.run(side.start())
+
+    def converse(self, chunks: list[bytes], *, settle: bool) -> list[Fate]:
+        for side in self.sides:
+            side.reset()  # one difference must not look like many
+
+        async def both() -> list[Fate]:
+            return [await converse(side, chunks, settle=settle) for side in self.sides]
+
+        return self.runner.run(both())
+
+    def close(self) -> None:
+        for side in self.sides:
+            if side.listeners is not None:
+                self.runner.run(side.listeners.stop(1.0))
+
+
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+def twins(request: pytest.FixtureRequest) -> Iterator[Twins]:
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = (
+        uvloop.new_event_loop if request.param == "uvloop" else None
+    )
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="twins-")))
+        runner = stack.enter_context(asyncio.Runner(loop_factory=factory))
+        both = Twins(folder, runner)
+        stack.callback(both.close)
+        yield both
+
+
+@settings(
+    max_examples=CASES // 2,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+@given(conversation=conversations())
+def test_both_paths_say_the_same(
+    twins: Twins, conversation: tuple[list[bytes], bool, float]
+) -> None:
+    chunks, settle, ahead_s = conversation
+    twins.clock.now += ahead_s
+    before = twins.sides[0].in_lane
+    with_lane, without = twins.converse(chunks, settle=settle)
+    event(f"{twins.sides[0].in_lane - before} answered by the lane")
+    assert with_lane == without
+    assert twins.sides[0].log.events == twins.sides[1].log.events

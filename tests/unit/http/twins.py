@@ -1,0 +1,205 @@
+"""Two listeners that know the same and answer alike: one with the fast lane, one without it.
+
+Everything runs in one event loop without real waiting, so that "nothing more will come" is known
+after a number of turns of the loop instead of a time-out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from sidecar.core.admission import Spread
+from sidecar.core.board import Board
+from sidecar.core.types import Policy, State
+from sidecar.http import listeners
+from sidecar.http.fastlane import LANE
+from sidecar.http.server import Endpoint, HttpSettings, Listeners, build_app
+from tests.unit.http.support import (
+    WALL_AT,
+    Clock,
+    Log,
+    Paper,
+    enter,
+    make_board,
+    make_record,
+    metrics_text,
+)
+
+TURNS = 30
+"""Turns of the event loop in which one request is answered, whatever it is; they take under 8."""
+MOST_TURNS = 300
+"""Turns after which a connection that still isn't idle waits for more to be sent."""
+_DATE = re.compile(rb"\r\nDate: [^\r]*GMT\r\n")
+_DEADLINE_S = 60.0
+"""A loaded machine may not run a process for seconds."""
+
+
+class Seen(listeners.Protocol):
+    """A connection that a test can look into."""
+
+    made: list[Seen]
+    received = 0
+    in_lane = 0
+
+    def __init__(self, *args: Any, **rest: Any) -> None:
+        super().__init__(*args, **rest)
+        self.made.append(self)
+
+    def data_received(self, data: bytes) -> None:
+        self.received += len(data)
+        before = self._request_count
+        waiter = self._waiter
+        super().data_received(data)
+        if (
+            data
+            and self._request_count == before
+            and self._owed == 0
+            and waiter is not None
+            and not waiter.done()
+        ):
+            self.in_lane += 1
+
+
+@dataclass
+class Side:
+    """One of the two: a listener, what it knows, and a client's connection to it."""
+
+    path: Path
+    board: Board
+    lane: bool
+    clock: Clock
+    made: list[Seen] = field(default_factory=list)
+    log: Log = field(default_factory=Log)
+    listeners: Listeners | None = None
+    in_lane: int = 0
+
+    async def start(self) -> None:
+        app = build_app(
+            Paper(self.board),
+            HttpSettings(),
+            transport="tcp",
+            metrics=metrics_text,
+            now=self.clock,
+            telemetry=self.log,
+        )
+        if not self.lane:
+            del app[LANE]
+        kind = type("SeenHere", (Seen,), {"made": self.made})
+        self.listeners = Listeners([Endpoint(app=app, setting="x", path=str(self.path))])
+        with patch.object(listeners, "Protocol", kind):
+            await self.listeners.start()
+            # The factories look the class up when somebody connects.
+        self._kind = kind
+
+    @contextmanager
+    def connect(self) -> Iterator[socket.socket]:
+        with (
+            patch.object(listeners, "Protocol", self._kind),
+            socket.socket(socket.AF_UNIX) as client,
+        ):
+            client.setblocking(False)
+            client.connect(str(self.path))
+            yield client
+
+    def reset(self) -> None:
+        """Forget what was counted and spent."""
+        for name, cell in self.board.cells.items():
+            cell.admitted = cell.rejected = cell.shadow_rejected = 0
+            cell.spread = Spread(self.board.instance, name)
+
+    def counters(self) -> list[tuple[int, int, int, int]]:
+        return [
+            (cell.admitted, cell.rejected, cell.shadow_rejected, cell.spread._sum)
+            for _, cell in sorted(self.board.cells.items())
+        ]
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What came of a conversation."""
+
+    said: bytes
+    open: bool
+    idle: bool
+    counted: list[tuple[int, int, int, int]]
+
+
+def known(clock: Clock) -> Board:
+    """Four breakers: closed, open, half open, and one in shadow that would be half open."""
+    board = make_board(
+        clock,
+        Policy(name="default", fingerprint="f1"),
+        Policy(name="open", fingerprint="f1", deny_status=429),
+        Policy(name="half.open_1", fingerprint="f1"),
+        Policy(name="shadow", fingerprint="f1", shadow=True),
+    )
+    half = make_record(State.HALF_OPEN, 5, ratio=0.3)
+    enter(board, clock, "default", make_record(State.CLOSED, 3))
+    enter(board, clock, "open", make_record(State.OPEN, 4, retry_at=WALL_AT + 30))
+    enter(board, clock, "half.open_1", half)
+    enter(board, clock, "shadow", half)
+    return board
+
+
+async def turns(count: int = TURNS) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def _quiet(protocol: Seen) -> bool:
+    """Wait until nothing more will come; True when the connection waits for its next request."""
+    for _ in range(MOST_TURNS // TURNS):
+        await turns()
+        waiter = protocol._waiter
+        if protocol.transport is None or (waiter is not None and not waiter.done()):
+            break
+    await turns(4)
+    waiter = protocol._waiter
+    return waiter is not None and not waiter.done()
+
+
+def _drain(client: socket.socket) -> tuple[bytes, bool]:
+    """(everything that has come, whether the server has closed)."""
+    said = bytearray()
+    try:
+        while part := client.recv(1 << 16):
+            said += part
+    except BlockingIOError:
+        return bytes(said), False
+    except ConnectionResetError:  # it closed without reading all that was sent
+        return bytes(said), True
+    return bytes(said), True
+
+
+async def converse(side: Side, chunks: list[bytes], *, settle: bool) -> Fate:
+    """Send the chunks, each alone in a read of the server's, and hear what comes."""
+    async with asyncio.timeout(_DEADLINE_S):
+        before = len(side.made)
+        with side.connect() as client:
+            while len(side.made) == before:  # noqa: ASYNC110 - it has no event of its own
+                await asyncio.sleep(0)
+            await turns(4)
+            protocol, sent = side.made.pop(), 0
+            for chunk in chunks:
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    sent += client.send(chunk)
+                while protocol.received < sent and protocol.transport is not None:
+                    if protocol._buffer_paused or protocol._reading_paused:
+                        break
+                    await asyncio.sleep(0)
+                if settle:
+                    await turns()
+            idle = await _quiet(protocol)
+            said, closed = _drain(client)
+            side.in_lane += protocol.in_lane
+        while protocol.transport is not None:  # noqa: ASYNC110 - likewise
+            await asyncio.sleep(0)
+    return Fate(_DATE.sub(b"\r\nDate: D\r\n", said), not closed, idle, side.counters())

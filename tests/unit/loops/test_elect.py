@@ -1,0 +1,273 @@
+"""Contests for free locks, trust in one's own session, and what is done to the lock key."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sidecar.core.errors import SessionLost, StoreDenied, StoreUnreachable
+from tests.unit.loops.machine import WIRE, After, Before, World
+from tests.unit.loops.virtual import now, until, virtual
+
+LOCK = WIRE.leader("default")
+TTL_S = 10.0
+LOCK_DELAY_S = 1.0
+AWAY = StoreUnreachable("away")
+
+
+async def _holder(world: World) -> str | None:
+    entry = await world.entry(LOCK)
+    holder = WIRE.decode_holder(entry.value) if entry is not None and entry.session else None
+    return holder.instance if holder is not None else None
+
+
+def _sessions(world: World) -> int:
+    return len(world.store._sessions)  # the port has no way to list them
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_free_lock_is_no_stampede(seed: int) -> None:
+    """Of two hundred, a handful makes a session, one keeps it, and it takes under a second."""
+
+    @virtual
+    async def story() -> None:
+        world = World(seed=seed)
+        for _ in range(200):
+            world.add().start()
+        took_s = await until(lambda: any(m.leads for m in world.machines), 2, "one leads")
+        assert took_s < 1.0
+        await asyncio.sleep(1.0)
+        assert sum(m.link.calls["create"] for m in world.machines) <= 20
+        assert _sessions(world) == 1
+        assert [m.leads for m in world.machines].count(True) == 1
+
+    story()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_graceful_stop_hands_over_in_under_a_second(seed: int) -> None:
+    """Released, then destroyed: no lock-delay is waited for, with two as with fifty others."""
+
+    @virtual
+    async def story() -> None:
+        for size in (2, 50):
+            world = World(seed=seed)
+            first, *others = await world.led(size)
+            await first.stop()
+            assert _sessions(world) == 0
+            assert await until(lambda m=others: any(o.leads for o in m), 2, "another") < 1.0  # type: ignore[misc]
+            assert (await world.settled("CLOSED")).seq == 1
+
+    story()
+
+
+@virtual
+async def test_a_dead_holder_is_replaced_after_ttl_and_lock_delay() -> None:
+    """Nobody is refused more than a few times meanwhile."""
+    world = World()
+    first, *others = await world.led(3)
+    await first.die()
+    took_s = await until(lambda: any(m.leads for m in others), 30, "another leads")
+    assert took_s < TTL_S + LOCK_DELAY_S + 1.0
+    assert sum(m.link.calls["acquire"] for m in others) <= 4
+    assert _sessions(world) == 1
+
+
+@virtual
+async def test_it_stands_down_before_its_session_can_have_ended() -> None:
+    """By its own clock, counted from when the last renewal was sent."""
+    world = World()
+    (first,) = await world.led()
+    await asyncio.sleep(60)
+    session = first.elector.may_write("default")
+    assert session is not None
+    sent: list[float] = []
+
+    async def note(*_: object) -> None:
+        sent.append(now())
+
+    first.link.hooks["renew"] = note
+    await until(lambda: sent, 5, "a renewal is sent")
+    last = sent[0]
+    first.link.cut("renew", "create", "destroy")
+    await asyncio.sleep(last + TTL_S - 0.01 - now())
+    assert first.elector.may_write("default") == session
+    await asyncio.sleep(last + TTL_S - 0.0005 - now())  # it was sent a millisecond earlier
+    assert first.elector.may_write("default") is None
+    assert now() < world.store._sessions[session].ends, "the store still has it"
+    assert len(sent) > 5, "it tried until its own deadline"
+    await asyncio.sleep(0.1)
+    assert not first.leads
+    assert first.said("stood_down")[0]["why"] == "the session could not be renewed in time"
+    first.link.mend()
+    await until(lambda: first.leads, 30, "it comes back")
+
+
+@virtual
+async def test_some_failed_renewals_cost_nothing() -> None:
+    """A renewal is due after a third of the time to live."""
+    world = World()
+    (first,) = await world.led()
+    for _ in range(3):
+        first.link.fail("renew", *[Before(AWAY)] * 3, After(AWAY))
+        await asyncio.sleep(TTL_S)
+        assert first.leads
+    assert first.link.calls["create"] == 1
+    assert not first.said("stood_down")
+
+
+@virtual
+async def test_a_larger_time_to_live_is_obeyed() -> None:
+    """Asked for 10 s, the server gives a minute."""
+    world = World()
+    first = world.add()
+    first.link.ttl_s = 60.0
+    first.start()
+    await until(lambda: first.leads, 5, "it leads")
+    await asyncio.sleep(100)
+    assert first.link.calls["renew"] in (4, 5)
+
+
+@virtual
+async def test_a_lost_session_is_noticed_by_the_renewal() -> None:
+    """404: every lock is gone, now."""
+    world = World()
+    (first,) = await world.led()
+    first.link.fail("renew", Before(SessionLost("gone")))
+    await until(lambda: first.said("stood_down"), 5, "it knows")
+    assert first.said("stood_down")[0]["why"] == "the session is gone"
+    assert first.elector.may_write("default") is None
+    await until(lambda: first.leads, 15, "it stands again")
+
+
+@virtual
+async def test_a_session_that_was_made_too_late_is_given_back() -> None:
+    """Somebody else has the lock by then: it ends at once."""
+    world = World(seed=3)
+    (first,) = await world.led()
+    second = world.add().start()
+    await first.stop()
+    await until(lambda: second.leads, 2, "the second leads")
+    third = world.add(ttl_s=10.0).start()
+    await asyncio.sleep(5)
+    assert third.link.calls["create"] == 0
+    assert _sessions(world) == 1
+
+
+@virtual
+async def test_a_lock_whose_acquisition_was_not_confirmed_comes_free_again() -> None:
+    """Taken, but nobody knows: the session is given up, and with it the lock."""
+    world = World()
+    first = world.add()
+    first.link.fail("acquire", After(AWAY))
+    first.start()
+    assert await until(lambda: first.leads, 15, "it leads in the end") < 5
+    assert _sessions(world) == 1
+
+
+@virtual
+async def test_a_follower_never_stands() -> None:
+    """Not for a lock that was never held, nor for one that came free."""
+    world = World()
+    follower = world.add(follower=True).start()
+    await asyncio.sleep(30)
+    assert not {"create", "acquire", "commit", "list"} & follower.link.calls.keys()
+    (first,) = await world.led()
+    await first.die()
+    await asyncio.sleep(60)
+    assert await _holder(world) is None
+    assert not {"create", "acquire", "commit", "list"} & follower.link.calls.keys()
+
+
+@virtual
+async def test_a_deleted_lock_is_contended_for_at_once() -> None:
+    """By its old holder too."""
+    world = World()
+    (first,) = await world.led()
+    await world.store.delete(LOCK)
+    await until(lambda: not first.leads, 1, "its term has ended")
+    assert await until(lambda: first.leads, 3, "it leads again") < 1.5
+    assert _sessions(world) == 1
+    assert first.said("stood_down")[0]["why"] == "somebody else took or deleted the lock"
+
+
+@virtual
+async def test_a_broken_lock_value_is_restored_once_a_second() -> None:
+    """However often somebody writes there; the term goes on."""
+    world = World()
+    (first,) = await world.led()
+    before = first.link.calls["acquire"]
+    for _ in range(50):
+        await world.store.put(LOCK, b"junk" + str(now()).encode())
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(1.5)
+    assert await _holder(world) == first.name
+    assert 4 <= first.link.calls["acquire"] - before <= 7
+    assert first.said("lock_broken")
+    assert first.leads
+    assert not first.said("stood_down")
+
+
+@virtual
+async def test_a_broken_value_is_restored_when_the_store_answers_again() -> None:
+    """A correction that failed is tried again without any other news."""
+    world = World()
+    (first,) = await world.led()
+    first.link.fail("acquire", Before(AWAY), Before(AWAY))
+    await world.store.put(LOCK, b"junk")
+    await asyncio.sleep(4)
+    assert await _holder(world) == first.name
+
+
+@virtual
+async def test_who_lacks_the_right_says_so_once_and_asks_less() -> None:
+    """Denied is no reason to ask four times a second."""
+    world = World()
+    first = world.add()
+    first.link.always["acquire"] = Before(StoreDenied("no session:write"))
+    first.start()
+    await asyncio.sleep(120)
+    assert len(first.said("store_denied")) == 1
+    assert first.link.calls["acquire"] < 60
+    assert first.link.calls["create"] < 60
+
+
+@virtual
+async def test_a_lock_given_up_is_left_to_others_for_a_while() -> None:
+    """Whoever can't evaluate lets the others do it, and is back when its pause is over."""
+    world = World()
+    first, second = await world.led(2)
+    await first.elector.give_up("default", 30.0, "for a test")
+    await until(lambda: second.leads, 2, "the other leads")
+    await second.die()
+    began = now()
+    await asyncio.sleep(15)
+    assert not first.leads, "its pause isn't over"
+    await until(lambda: first.leads, 30, "it stands again")
+    assert now() - began > 25
+
+
+@virtual
+async def test_a_pause_alone_ends_by_itself() -> None:
+    """Nothing else happens then that would wake anybody."""
+    world = World()
+    (first,) = await world.led()
+    await first.elector.give_up("default", 5.0, "for a test")
+    assert not first.leads
+    took_s = await until(lambda: first.leads, 10, "it stands again")
+    assert 5.0 <= took_s < 6.0
+
+
+@virtual
+async def test_a_breaker_that_is_no_longer_configured_is_released() -> None:
+    """And its session ends, as nothing is held any more."""
+    world = World()
+    first, second = await world.led(2)
+    contact = first.board.contact
+    first.board.reconfigure([], None, contact, now=first.clock.now())
+    first.elector.wake.set()
+    await until(lambda: second.leads, 2, "the other leads")
+    await asyncio.sleep(0.1)
+    assert first.link.calls["destroy"] == 1
+    assert _sessions(world) == 1

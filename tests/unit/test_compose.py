@@ -1,0 +1,102 @@
+"""The configuration in the words of the parts, and what a reload can't change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sidecar import compose
+from sidecar.config.load import load_file
+from sidecar.config.model import Config, policy_hash
+from sidecar.core.decision import OnLoss
+from sidecar.core.types import Policy
+
+
+def _config(tmp_path: Path, text: str) -> Config:
+    file = tmp_path / "breaker.yaml"
+    file.write_text(text)
+    return load_file(str(file), {}, None)
+
+
+FULL = """
+consul: {on_loss: deny, max_stale: 20s}
+breakers:
+  orders:
+    mode: shadow
+    consul_key_prefix: service-metrics/orders
+    evaluation_interval: 1s
+    failure_threshold: 7
+    report_interval: 2s
+    report_gc: 1h30m
+    open_duration: 3s
+    max_open_duration: 4m
+    half_open: {initial: 0.1, ramp: 5s, max: 6s}
+    on_unknown: healthy
+    foreign_writes: reassert
+    deny_status: 429
+"""
+
+
+def test_every_setting_reaches_the_rules(tmp_path: Path) -> None:
+    """Each under the name that the rules know."""
+    config = _config(tmp_path, FULL)
+    (policy,) = compose.policies(config)
+    assert policy == Policy(
+        name="orders",
+        shadow=True,
+        evaluation_interval_s=1.0,
+        failure_threshold=7,
+        report_interval_s=2.0,
+        report_gc_s=5400.0,
+        open_duration_s=3.0,
+        max_open_duration_s=240.0,
+        initial_ratio=0.1,
+        ramp_s=5.0,
+        half_open_max_s=6.0,
+        unknown_is_healthy=True,
+        reassert=True,
+        deny_status=429,
+        fingerprint=policy_hash(config.breakers["orders"]),
+        reports_prefix="service-metrics/orders",
+    )
+
+
+def test_the_defaults_are_the_rules_defaults(tmp_path: Path) -> None:
+    """An empty configuration and a policy without arguments are one."""
+    (policy,) = compose.policies(_config(tmp_path, "store: memory\n"))
+    assert policy == Policy(name="default", fingerprint=policy.fingerprint)
+    assert policy.fingerprint
+
+
+def test_a_frozen_store_is_noticed_within_half_of_max_stale(tmp_path: Path) -> None:
+    """That is when a decision becomes stale."""
+    contact = compose.contact(_config(tmp_path, FULL))
+    assert contact.synced is None
+    assert contact.on_loss is OnLoss.DENY
+    assert contact.max_stale_s == 20.0
+    assert contact.stale_after_s == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "pending"),
+    [
+        ("store: consul\nbreakers: {orders: {failure_threshold: 9}}", []),
+        ("store: consul\nbreakers: {default: {}, other: {consul_key_prefix: x}}", []),
+        ("consul: {on_loss: allow, max_stale: 1m, session_ttl: 20s, lock_delay: 2s}", []),
+        ("role: follower\nstore: consul", []),
+        ("store: memory", ["store"]),
+        ("store: consul\ndata_dir: /tmp/x", ["data_dir"]),
+        ("store: consul\nlisten: {address: 'localhost:9200'}", ["listen.address"]),
+        ("store: consul\nlisten: {allowed_hosts: [a.example]}", []),
+        ("consul: {address: '127.0.0.1:8600'}", ["consul.address"]),
+        ("consul: {state_prefix: other}", ["consul.state_prefix"]),
+        ("consul: {token: secret}", ["consul.token"]),
+    ],
+)
+def test_what_waits_for_a_restart(tmp_path: Path, changed: str, pending: list[str]) -> None:
+    """Where the store and the listeners are; all else takes effect at once."""
+    old = _config(tmp_path, "store: consul\n")
+    new = _config(tmp_path, changed)
+    assert compose.restart_needed(old, new) == pending
+    assert compose.restart_needed(new, new) == []

@@ -1,0 +1,80 @@
+"""The state diagram of the documentation, made from the table the breaker runs on.
+
+`python -m tools.diagram` writes it into docs/state-machine.md; with `--check` it only says whether
+the page is up to date (exit 1 if not), which a unit test does too.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from sidecar.core.breaker import TABLE
+from sidecar.core.types import Reason, State
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "state-machine.md"
+BEGIN = "<!-- made from sidecar/core/breaker.py by `python -m tools.diagram`: begin -->"
+END = "<!-- end -->"
+
+MEANINGS: dict[Reason, str] = {
+    Reason.CREATED: "the record was deleted",
+    Reason.FAILURES: "too many failures",
+    Reason.OPEN_ELAPSED: "the open time is over",
+    Reason.RECOVERED: "healthy to the end of the ramp",
+    Reason.FOREIGN: "written by something else, and adopted",
+}
+"""What the reader of an arrow is told of each reason."""
+
+
+class PageBrokenError(Exception):
+    """The page has lost the marks between which the diagram belongs."""
+
+
+def diagram() -> str:
+    """The transition table as a Mermaid state diagram, one arrow for every edge and reason."""
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {State.CLOSED}: {Reason.CREATED}"]
+    for before, after in sorted(TABLE):
+        lines += [f"    {before} --> {after}: {reason}" for reason in sorted(TABLE[before, after])]
+    return "\n".join([*lines, "```"])
+
+
+def table() -> str:
+    """The same for who reads words rather than arrows."""
+    rows = [
+        f"| {before} | {after} | `{reason}` | {MEANINGS[reason]} |"
+        for before, after in sorted(TABLE)
+        for reason in sorted(TABLE[before, after])
+    ]
+    return "\n".join(["| from | to | reason | when |", "|---|---|---|---|", *rows])
+
+
+def render(page: str) -> str:
+    """The page with the diagram and the table of now between its marks.
+
+    Raises:
+        PageBrokenError: a mark is missing.
+    """
+    head, begin, rest = page.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not (begin and end):
+        raise PageBrokenError(f"{PAGE.name} needs the lines {BEGIN!r} and {END!r}")
+    return f"{head}{BEGIN}\n{diagram()}\n\n{table()}\n{END}{tail}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the page, or check it."""
+    parser = argparse.ArgumentParser(prog="diagram", description=__doc__.partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if outdated")
+    chosen = parser.parse_args(argv)
+    page = PAGE.read_text(encoding="utf-8")
+    current = render(page)
+    if chosen.check:
+        if page == current:
+            return 0
+        print(f"{PAGE.name} is outdated: run `python -m tools.diagram`", file=sys.stderr)
+        return 1
+    PAGE.write_text(current, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
