@@ -127,6 +127,12 @@ class ConsulServer:
         return f"127.0.0.1:{self.port}"
 
     @property
+    def pid(self) -> int:
+        """The process; AssertionError while there is none."""
+        assert self._process is not None, "Consul does not run"
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """What the agent has written so far."""
         return (self._folder / "log").read_text("utf-8", "replace")
