@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from sidecar.core.board import Cell
@@ -13,6 +13,7 @@ from sidecar.core.lease import Lease
 from sidecar.core.types import LockHolder
 from sidecar.loops.around import Around
 from sidecar.loops.guard import Signal
+from sidecar.loops.leftover import Leftovers
 from sidecar.telemetry import names
 
 RETRY_S = 0.25
@@ -90,6 +91,7 @@ class Elector:
         self._terms: dict[str, Term] = {}
         self._contests: dict[str, _Contest] = {}
         self._not_before: dict[str, float] = {}
+        self._leftovers = Leftovers(around, self._free)
         self.wake = Signal()
 
     def may_write(self, name: str) -> str | None:
@@ -113,11 +115,12 @@ class Elector:
                 await self._renew()
             for name in [*self._board.cells, *(set(self._terms) - self._board.cells.keys())]:
                 await self._consider(name)
-            await self._end_idle_session()
+            self._end_idle_session()
+            await self._leftovers.settle()
             await self.wake.wait(max(0.0, self._next() - self._clock.now()))
 
     def _next(self) -> float:
-        times = [self._clock.now() + 60.0]
+        times = [self._clock.now() + 60.0, self._leftovers.next]
         times += [contest.next for contest in self._contests.values()]
         if self._session is not None:
             times += [self._renew_at, self._lease.ends]
@@ -207,6 +210,7 @@ class Elector:
             return
         self._contests.pop(name, None)
         self._terms[name] = Term(entry.lock_index, since_at)
+        self._leftovers.reclaimed(session, name)
         self._board.lock(
             name,
             session,
@@ -280,9 +284,16 @@ class Elector:
 
     def _stand_down(self, why: str) -> None:
         """The session can't be trusted any more: no lock is ours."""
-        self._session = None
+        self._set_aside({name: term.since_at for name, term in self._terms.items()})
         for name in list(self._terms):
             self._end_term(name, why)
+
+    def _set_aside(self, locks: Mapping[str, float]) -> None:
+        """Act on the session no more, and end it in the store as soon as that answers."""
+        session, self._session = self._session, None
+        if session is not None:
+            ends = max(self._clock.now(), self._lease.ends) + self._lease.ttl_s
+            self._leftovers.add(session, locks, ends=ends)
 
     def _end_term(self, name: str, why: str) -> None:
         if self._terms.pop(name, None) is not None:
@@ -296,24 +307,25 @@ class Elector:
         self._telemetry.event(names.STOOD_DOWN, level=level, breaker=name, why=why)
         self._lost(name)
         try:
-            value = self._holder(term.since_at, released=True)
-            await self._store.release(self._wire.leader(name), value, self._session)
+            await self._free(name, term.since_at, self._session)
         except StoreError:
-            return  # it ends with the session
+            self._leftovers.add(self._session, {name: term.since_at}, ends=None, wait_s=RETRY_S)
+            self.wake.set()
 
-    async def _end_idle_session(self) -> None:
+    async def _free(self, name: str, since_at: float, session: str) -> None:
+        await self._store.release(
+            self._wire.leader(name), self._holder(since_at, released=True), session
+        )
+
+    def _end_idle_session(self) -> None:
         """A session exists only while holding or trying."""
-        if self._session is None or self._terms or self._contests:
-            return
-        session, self._session = self._session, None
-        try:
-            await self._store.destroy_session(session)
-        except StoreError:
-            return  # its ttl ends it
+        if not self._terms and not self._contests:
+            self._set_aside({})
 
     async def hand_over(self) -> None:
         """Give everything back, in the order that needs no lock-delay: release, then destroy."""
         for name in list(self._terms):
             await self._release(name, "stopping")
         self._contests.clear()
-        await self._end_idle_session()
+        self._end_idle_session()
+        await self._leftovers.settle()

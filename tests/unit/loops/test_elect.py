@@ -249,6 +249,51 @@ async def test_a_lock_given_up_is_left_to_others_for_a_while() -> None:
 
 
 @virtual
+async def test_what_could_not_be_released_is_released_when_the_store_answers() -> None:
+    """Otherwise nobody could take the lock before the old session's ttl is over."""
+    world = World()
+    first, second = await world.led(2)
+    first.link.cut("release", "destroy")
+    await first.elector.give_up("default", 60.0, "for a test")
+    await asyncio.sleep(5.0)
+    assert not second.leads
+    assert await _holder(world) == first.name
+    first.link.mend()
+    assert await until(lambda: second.leads, 5, "the other leads") < 3.0
+    assert _sessions(world) == 1
+
+
+@virtual
+async def test_a_session_not_trusted_any_more_is_ended_when_the_store_answers() -> None:
+    """The store may keep it for twice its ttl, and it holds the lock as long."""
+    world = World()
+    first, second = await world.led(2)
+    first.link.cut("renew", "release", "destroy")
+    for live in world.store._sessions.values():  # the server may keep it for longer
+        live.ends += 2 * TTL_S
+    await until(lambda: not first.leads, TTL_S + 1, "it stands down")
+    first.link.mend()
+    began = now()
+    await until(lambda: first.leads or second.leads, 5, "one of them leads")
+    assert now() - began < 3.0
+    await until(lambda: _sessions(world) == 1, 1, "the old session is gone")
+
+
+@virtual
+async def test_what_is_still_owed_does_no_harm_to_a_new_term() -> None:
+    """The release went through, its answer got lost, and a new session has the lock by now."""
+    world = World()
+    (first,) = await world.led()
+    first.link.fail("release", After(AWAY), *[Before(AWAY)] * 3)
+    await first.elector.give_up("default", 0.0, "for a test")
+    await until(lambda: first.leads, 5, "it leads again")
+    await asyncio.sleep(30.0)
+    assert first.leads
+    assert first.link.calls["release"] == 5, "and then it was paid"
+    assert _sessions(world) == 1
+
+
+@virtual
 async def test_a_pause_alone_ends_by_itself() -> None:
     """Nothing else happens then that would wake anybody."""
     world = World()
