@@ -7,7 +7,7 @@ VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv run test test-fast test-all lint bench tools lock clean
+.PHONY: help venv run test test-fast test-all lint bench dashboard tools lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +54,9 @@ lint: .venv/.dev ## format, rules, types, and which part may import which
 bench: .venv/.dev ## the measurements
 	@$(VENV_PYTHON) -m tools.get_tools consul
 	@$(VENV_PYTHON) -m bench $(ARGS)
+
+dashboard: .venv/.dev ## monitoring/dashboard.json anew, from tools/dashboard.py
+	@$(VENV_PYTHON) -m tools.dashboard
 
 tools: ## real servers at .tools/bin: from PATH, the cache, or built by Go (ARGS=consul: only that)
 	@$(PYTHON) -m tools.get_tools $(ARGS)
