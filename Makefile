@@ -1,5 +1,5 @@
 # `make` alone lists what there is. Needs nothing but Python 3.11 or newer (`make PYTHON=python3.12 …`).
-# ARGS goes to the program behind run, test, test-fast, test-all, bench and tools: make run ARGS='-c my.yaml'
+# ARGS goes to the program behind run, test, test-fast, test-all, bench, bundle and tools: make run ARGS='-c my.yaml'
 
 PYTHON := python3
 ARGS :=
@@ -57,6 +57,9 @@ bench: .venv/.dev ## the measurements
 
 dashboard: .venv/.dev ## monitoring/dashboard.json anew, from tools/dashboard.py
 	@$(VENV_PYTHON) -m tools.dashboard
+
+bundle: .venv/.dev ## dist/: the self-contained tarball for hosts without Python, and its SBOM
+	@$(VENV_PYTHON) -m tools.bundle $(ARGS)
 
 tools: ## real servers at .tools/bin: from PATH, the cache, or built by Go (ARGS=consul: only that)
 	@$(PYTHON) -m tools.get_tools $(ARGS)
