@@ -286,6 +286,10 @@ class Daemon:
 
     # --- what the HTTP layer asks ----------------------------------------------------------
 
+    def take(self, cell: Cell, post: Post) -> bool:
+        """See the port `Backend`."""
+        return self._reporter.take(cell, post)
+
     async def report(self, cell: Cell, post: Post) -> None:
         """See the port `Backend`."""
         await self._reporter.post(cell, post)

@@ -7,6 +7,7 @@ in this process): every post goes out at once, as the running sum of the present
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass, field
 
 from sidecar.core.reports import MAX_COUNT
@@ -55,6 +56,8 @@ class _Pending:
     weight: float = 0
     gauges: Post | None = None
     dirty: bool = False
+    queued: float | None = None
+    """When it is to be written, as the queue has it; None: it isn't there."""
     last_write: float | None = None
     last_failed: bool = False
     posted: float = 0
@@ -73,6 +76,10 @@ class Intake:
 
     through: bool
     _pending: dict[str, _Pending] = field(default_factory=dict)
+    _queue: list[tuple[float, str]] = field(default_factory=list)
+    """A heap of who is to be written when. An entry that differs from `_Pending.queued` is void."""
+    _interval_s: float = 0.0
+    """The `report_interval` by which the queue was made."""
 
     @property
     def instances(self) -> list[str]:
@@ -112,23 +119,55 @@ class Intake:
         pending.gauges = post
         pending.dirty = True
         pending.last_post = now
-        return self._is_due(pending, policy, now)
+        due_at = self._due_at(pending, policy)
+        self._enqueue(post.instance, pending, due_at)
+        return now >= due_at
 
     @staticmethod
     def _restart(pending: _Pending, era: float, now: float) -> None:
         pending.since, pending.era = now, era
         pending.ok = pending.fail = pending.weighted_latency = pending.weight = 0
 
-    def due(self, policy: Policy, *, now: float, wall_at: float) -> list[Outgoing]:
-        """What is to be written now; it counts as written until `failed` says otherwise."""
-        out: list[Outgoing] = []
-        for instance, pending in self._pending.items():
-            if pending.dirty and self._is_due(pending, policy, now):
-                out.append(self._take(instance, pending, policy, now=now, wall_at=wall_at))
-        return out
+    def next(self, policy: Policy, *, due_by: float, now: float, wall_at: float) -> Outgoing | None:
+        """What is to be written first, if anything was due by `due_by`.
 
-    def _is_due(self, pending: _Pending, policy: Policy, now: float) -> bool:
-        return now >= self._due_at(pending, policy)
+        It counts as written until `failed` says otherwise.
+        """
+        due_at = self.next_due(policy)
+        if due_at is None or due_at > due_by:
+            return None
+        _, instance = heapq.heappop(self._queue)
+        pending = self._pending[instance]
+        pending.queued = None
+        return self._take(instance, pending, policy, now=now, wall_at=wall_at)
+
+    def next_due(self, policy: Policy) -> float | None:
+        """When the next write is due (monotonic); None while nothing waits."""
+        if policy.report_interval_s != self._interval_s:
+            self._interval_s = policy.report_interval_s
+            self._requeue(policy)
+        queue = self._queue
+        while queue:
+            due_at, instance = queue[0]
+            pending = self._pending.get(instance)
+            if pending is not None and pending.queued == due_at:
+                return due_at
+            heapq.heappop(queue)
+        return None
+
+    def _enqueue(self, instance: str, pending: _Pending, due_at: float) -> None:
+        """Have it written at this time, unless it is to be written earlier."""
+        if pending.queued is None or due_at < pending.queued:
+            pending.queued = due_at
+            heapq.heappush(self._queue, (due_at, instance))
+
+    def _requeue(self, policy: Policy) -> None:
+        """After a reload: by the new interval."""
+        self._queue.clear()
+        for instance, pending in self._pending.items():
+            pending.queued = None
+            if pending.dirty:
+                self._enqueue(instance, pending, self._due_at(pending, policy))
 
     def _due_at(self, pending: _Pending, policy: Policy) -> float:
         """When this one is to be written; the time of its first post where that is at once."""
@@ -136,12 +175,6 @@ class Intake:
         if self.through or first_failing or pending.last_write is None:
             return pending.posted
         return pending.last_write + policy.report_interval_s
-
-    def next_due(self, policy: Policy) -> float | None:
-        """When the next write is due (monotonic); None while nothing waits."""
-        return min(
-            (self._due_at(p, policy) for p in self._pending.values() if p.dirty), default=None
-        )
 
     def _take(
         self, instance: str, pending: _Pending, policy: Policy, *, now: float, wall_at: float
@@ -183,6 +216,8 @@ class Intake:
         if not self.through:
             self._merge(pending, outgoing)
         pending.dirty = True
+        # Behind the others that are due: one key that can't be written must not hold them up.
+        self._enqueue(outgoing.instance, pending, max(now, self._due_at(pending, policy)))
 
     @staticmethod
     def _merge(pending: _Pending, outgoing: Outgoing) -> None:

@@ -206,6 +206,15 @@ class Backend(Protocol):
 
     board: Board
 
+    def take(self, cell: Cell, post: Post) -> bool:
+        """Take a local report in where that needs no waiting.
+
+        False: it does need some (a store in this process), and nothing has happened.
+
+        Raises:
+            IntakeFull: as for `report`.
+        """
+
     async def report(self, cell: Cell, post: Post) -> None:
         """Take a local report in; with a store in this process it counts before this returns.
 

@@ -2,10 +2,9 @@
 
 Whatever comes over a connection is shown to the lane first, whole as it arrived. It answers what
 is beyond doubt: one complete `GET` or `HEAD` of `/allowed`, in ordinary spelling, with nothing in
-its headers that has a meaning to HTTP itself. Everything else gets no answer here and goes to
-aiohttp's own path, which gives the same answers some ten times slower. A request that is refused
-here though it need not be costs time; one that is taken though aiohttp would have answered
-otherwise would be a defect, so that every rule below leaves out more than it must.
+its headers that has a meaning to HTTP itself (`framing` says what that is). What is sent by POST
+is shown to `ReportLane`. Everything else gets no answer here and goes to aiohttp's own path, which
+gives the same answers some ten times slower.
 """
 
 from __future__ import annotations
@@ -13,83 +12,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from http import HTTPStatus
 from time import time
 
 from aiohttp import web
-from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.http import SERVER_SOFTWARE
 
 from sidecar.core.board import Board, Cell
+from sidecar.http import framing
 from sidecar.http.allowed import DENY_STATUSES, Answer, Answers, Page, admit
+from sidecar.http.reportlane import ReportLane
 
-MAX_REQUEST = 8192
-"""Bytes. What is longer has something in it that is worth a parser."""
 MAX_REMEMBERED = 256
 """Requests known by their bytes. Past it all are forgotten: clients with ever new headers."""
 MAX_REMEMBERED_BYTES = 512
-_MAX_HEADERS = 64
-_MAX_OWED_DIGITS = 4
-"""A body of up to 9,999 bytes is followed to its end; reports are a few hundred."""
-
-_HEADERS = rb"((?:[A-Za-z0-9-]+:[\t -~]*\r\n)+)\r\n"
 _DECISION = re.compile(
     rb"(GET|HEAD) /allowed(?:/([A-Za-z0-9][A-Za-z0-9_.-]{0,63}))?"
     rb"(?:\?deny_status=(" + "|".join(map(str, DENY_STATUSES)).encode() + rb"))?"
-    rb" HTTP/1\.1\r\n" + _HEADERS
+    rb" HTTP/1\.1\r\n" + framing.HEADERS
 )
-_HEAD = re.compile(rb"(?!CONNECT )[A-Z]+ /[!-~]* HTTP/1\.1\r\n" + _HEADERS)
-_SPECIAL = frozenset(
-    {
-        b"connection",
-        b"content-length",
-        b"expect",
-        b"proxy-connection",
-        b"sec-websocket-key1",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
-"""What frames a message or steers a connection."""
-
-
-def owed(data: bytes) -> int | None:
-    """How many bytes are still to come of the message that begins `data`.
-
-    None: it isn't plain where that message ends, or something follows it already.
-    """
-    found = _HEAD.match(data)
-    headers = _plain(found.group(1)) if found is not None else None
-    if found is None or headers is None:
-        return None
-    length = headers.get(b"content-length", b"0")
-    if not length.isdigit() or len(length) > _MAX_OWED_DIGITS:
-        return None
-    left = found.end() + int(length) - len(data)
-    return left if left >= 0 else None
-
-
-def _plain(block: bytes) -> Mapping[bytes, bytes] | None:
-    """The special headers that are harmless and the Host; None when anything is out of the way.
-
-    A repeated header is: some may be and some may not, and it matters to few.
-    """
-    lines = block.split(b"\r\n")
-    names = set()
-    kept = {}
-    for line in lines[:-1]:
-        name, _, value = line.partition(b":")
-        name = name.lower()
-        names.add(name)
-        if name in _SPECIAL or name == b"host":
-            kept[name] = value.strip(b" \t")
-    if len(names) != len(lines) - 1 or len(names) > _MAX_HEADERS or b"host" not in kept:
-        return None
-    if kept.keys() - {b"host", b"connection", b"content-length"}:
-        return None
-    if kept.get(b"connection", b"keep-alive").lower() != b"keep-alive":
-        return None
-    return kept
 
 
 class Lane:
@@ -98,24 +37,35 @@ class Lane:
     Args:
         answers: what the application's own handlers use too, so that a page is rendered once.
         now: monotonic seconds.
+        reports: takes what is posted; None: aiohttp does.
     """
 
-    __slots__ = ("_answers", "_board", "_now", "_remembered", "_routes")
+    __slots__ = ("_answers", "_board", "_now", "_remembered", "_reports", "_routes")
 
-    def __init__(self, board: Board, answers: Answers, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        board: Board,
+        answers: Answers,
+        now: Callable[[], float],
+        reports: ReportLane | None = None,
+    ) -> None:
         self._board = board
         self._answers = answers
         self._now = now
+        self._reports = reports
         self._routes: dict[tuple[bytes, ...], _Route] = {}
         self._remembered: dict[bytes, _Route] = {}
 
     def reply(self, data: bytes) -> bytes | None:
         """The whole answer to this request, which is decided and counted by then.
 
-        None: it is for aiohttp, and nothing has happened.
+        Empty: nothing has happened yet; ask again once more has come, with all of it. None: it is
+        for aiohttp, and nothing has happened.
         """
         route = self._remembered.get(data)
         if route is None:
+            if self._reports is not None and data.startswith(b"POST "):
+                return self._reports.reply(data)
             route = self._read(data)
             if route is None:
                 return None
@@ -134,12 +84,12 @@ class Lane:
         return route.rejection if now < route.until else route.reject(now)
 
     def _read(self, data: bytes) -> _Route | None:
-        if len(data) > MAX_REQUEST:
+        if len(data) > framing.MAX_HEAD:
             return None
         found = _DECISION.fullmatch(data)
         if found is None:
             return None
-        headers = _plain(found.group(4))
+        headers = framing.headers(found.group(4))
         if headers is None or b"content-length" in headers:
             return None
         asked = found.group(1, 2, 3)
@@ -231,16 +181,8 @@ class _Route:
 
 
 def _on_the_wire(answer: Answer, *, bare: bool) -> bytes:
-    """As aiohttp sends it, byte for byte; without its body for HEAD."""
-    lines = [
-        f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}",
-        *(f"{name}: {value}" for name, value in answer.headers),
-        f"Content-Length: {len(answer.body)}",
-        f"Date: {rfc822_formatted_time()}",
-        f"Server: {SERVER_SOFTWARE}",
-        "\r\n",
-    ]
-    head = "\r\n".join(lines).encode()
+    """The answer as it is sent; without its body for HEAD."""
+    head = framing.head(answer.status, answer.headers, len(answer.body))
     return head if bare else head + answer.body
 
 

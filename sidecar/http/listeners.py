@@ -14,13 +14,15 @@ from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 
 from sidecar.http import problems
-from sidecar.http.fastlane import LANE, Lane, owed
+from sidecar.http.fastlane import LANE, Lane
+from sidecar.http.framing import owed
 from sidecar.http.sockets import BACKLOG, Target, bind_tcp, bind_unix, close, identity
 
 IDLE_S = 75.0
 """How long a kept connection may be idle: a little longer than gateways keep theirs."""
 MAX_LINE = 64 * 1024
 """Bytes of a request line or a header: a gateway passes on what its clients sent."""
+_HELD = -1
 
 
 class Protocol(RequestHandler):
@@ -29,17 +31,20 @@ class Protocol(RequestHandler):
     What aiohttp's parser refuses becomes a problem too, and no log line.
 
     Args:
-        lane: answers plain requests for decisions; None: aiohttp does it all.
+        lane: answers plain requests; None: aiohttp does it all.
         rest: aiohttp's own arguments.
     """
 
-    __slots__ = ("_lane", "_owed")
+    __slots__ = ("_held", "_lane", "_owed")
 
     def __init__(self, server: web.Server, lane: Lane | None, **rest: Any) -> None:
         super().__init__(server, **rest)
         self._lane = lane
+        self._held = b""
+        """The beginning of a request that the lane may take once the rest is there."""
         self._owed: int | None = 0 if lane is not None else None
-        """Bytes that aiohttp's parser still waits for; None: not known, and never again."""
+        """Bytes that aiohttp's parser still waits for; `_HELD` while there is something held;
+        None: not known, and never again."""
 
     def data_received(self, data: bytes) -> None:
         """Answer here, or let aiohttp read on.
@@ -52,16 +57,43 @@ class Protocol(RequestHandler):
             waiter = self._waiter
             if waiter is not None and not self._paused and not waiter.done():
                 reply = self._lane.reply(data)  # type: ignore[union-attr]  # owed is None then
+                if reply:
+                    self._answer(reply)
+                    return
                 if reply is not None:
-                    # aiohttp's timer looks at this when it fires.
-                    self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-                    self.transport.write(reply)  # type: ignore[union-attr]  # it is connected
+                    self._held, self._owed = data, _HELD
                     return
             self._owed = owed(data)
+        elif self._owed == _HELD:
+            # Many a client sends a head and its body apart. In more pieces it is aiohttp's.
+            held, self._held = self._held, b""
+            waiter = self._waiter
+            if waiter is not None and not self._paused and not waiter.done():
+                reply = self._lane.reply(held + data)  # type: ignore[union-attr]  # as above
+                if reply:
+                    self._owed = 0
+                    self._answer(reply)
+                    return
+            self._owed = owed(held + data)
+            # As they came: what spoils the second must not take the first one along.
+            super().data_received(held)
         elif self._owed is not None:
             # What remains of a body; past its end something else has begun.
             self._owed = self._owed - len(data) if self._owed >= len(data) else None
         super().data_received(data)
+
+    def _answer(self, reply: bytes) -> None:
+        # aiohttp's timer looks at this when it fires.
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        self.transport.write(reply)  # type: ignore[union-attr]  # it is connected
+
+    def _process_keepalive(self) -> None:
+        """A connection with half a request isn't idle: aiohttp gets to know of it."""
+        if self._held:
+            held, self._held = self._held, b""
+            self._owed = owed(held)
+            super().data_received(held)
+        super()._process_keepalive()
 
     def handle_error(
         self,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
+JSON_HEADERS = (("Content-Type", "application/json"), ("Cache-Control", "no-store"))
+"""Of a JSON answer that nothing on the way may keep."""
+
 
 def json(body: object, status: int = 200) -> web.Response:
-    """A JSON answer that nothing on the way may keep."""
-    return web.Response(
-        status=status,
-        body=msgspec.json.encode(body),
-        headers={"Content-Type": "application/json", "Cache-Control": "no-store"},
-    )
+    """Such an answer; bytes are JSON already."""
+    content = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    return web.Response(status=status, body=content, headers=JSON_HEADERS)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import msgspec
 from aiohttp import web
 
 from sidecar.core.board import Cell
@@ -16,7 +17,7 @@ from sidecar.core.reports import INSTANCE, MAX_VALUE_BYTES
 from sidecar.http.posts import bad_instance, parse
 from sidecar.http.problems import Problem, find, shown, store_unavailable
 from sidecar.http.replies import json
-from sidecar.http.settings import LiveSettings, Transport
+from sidecar.http.settings import HttpSettings, LiveSettings, Transport
 
 MAX_BODY = MAX_VALUE_BYTES
 """Bytes: what the store takes for one report."""
@@ -47,7 +48,7 @@ class Reporting:
         cell = find(self._backend.board, request.match_info.get("name"))
         post = parse(await _body(request))
         await self._whole(self._take(cell, post), f"report {cell.policy.name}")
-        return json({"accepted": True, "breaker": cell.policy.name, "instance": post.instance}, 202)
+        return json(accepted(cell, post), 202)
 
     async def _take(self, cell: Cell, post: Post) -> None:
         try:
@@ -101,20 +102,34 @@ class Reporting:
         await asyncio.gather(*self._running, return_exceptions=True)
 
     def _check_taken(self) -> None:
-        where = self._settings.current.reports
-        if where == "off":
-            raise Problem(
-                403,
-                "reports-off",
-                "reports are switched off; set `reports: tcp` or `reports: socket` to take them",
-            )
-        if where == "socket" and self._transport == "tcp":
-            raise Problem(
-                403,
-                "reports-on-socket-only",
-                "reports are taken on the unix socket only; report through `listen.socket`, "
-                "or set `reports: tcp`",
-            )
+        problem = refusal(self._settings.current, self._transport)
+        if problem is not None:
+            raise problem
+
+
+def refusal(settings: HttpSettings, transport: Transport) -> Problem | None:
+    """Why no report is taken that comes this way; None where it is."""
+    if settings.reports == "off":
+        return Problem(
+            403,
+            "reports-off",
+            "reports are switched off; set `reports: tcp` or `reports: socket` to take them",
+        )
+    if settings.reports == "socket" and transport == "tcp":
+        return Problem(
+            403,
+            "reports-on-socket-only",
+            "reports are taken on the unix socket only; report through `listen.socket`, "
+            "or set `reports: tcp`",
+        )
+    return None
+
+
+def accepted(cell: Cell, post: Post) -> bytes:
+    """What the sender of a report that was taken in is told."""
+    return msgspec.json.encode(
+        {"accepted": True, "breaker": cell.policy.name, "instance": post.instance}
+    )
 
 
 async def _body(request: web.Request) -> bytes:

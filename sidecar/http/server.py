@@ -15,6 +15,7 @@ from sidecar.http.listeners import Endpoint, Listeners
 from sidecar.http.openapi import Description
 from sidecar.http.probes import Metrics, Probes
 from sidecar.http.reading import Reading
+from sidecar.http.reportlane import ReportLane
 from sidecar.http.reports import MAX_BODY, Reporting
 from sidecar.http.settings import HttpSettings, LiveSettings, Transport
 from sidecar.http.sockets import ListenFailed, PortTaken
@@ -63,7 +64,7 @@ def build_app(
     app[FEED] = feed or Feed(backend.board, now)
     reporting = Reporting(backend, live, transport)
     answers = Answers()
-    app[LANE] = Lane(backend.board, answers, now)
+    app[LANE] = Lane(backend.board, answers, now, ReportLane(backend, live, transport))
     app.add_routes(Decisions(backend, answers, now).routes())
     app.add_routes(Watching(app[FEED]).routes())
     app.add_routes(Reading(backend, waiters, now).routes())

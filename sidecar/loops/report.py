@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 
 from sidecar.core.board import Cell
@@ -15,6 +16,8 @@ from sidecar.telemetry import names
 MAX_PARALLEL = 16
 """Report writes and deletions in flight at once."""
 MAX_PAUSE_S = 5.0
+FORGET_EVERY_S = 60.0
+"""How often it is looked who has been silent for long; one look costs a walk over all."""
 
 
 class Reporter:
@@ -41,23 +44,46 @@ class Reporter:
         self._failures = 0
         self._slots = asyncio.Semaphore(MAX_PARALLEL)
         self._wake = Signal()
+        self._planned = -math.inf
+        """When `run` looks again by itself (monotonic); what is due later needs no waking."""
+        self._forgotten = -math.inf
+        """When the silent were last forgotten."""
 
-    async def post(self, cell: Cell, post: Post) -> None:
-        """Take a post in.
+    def take(self, cell: Cell, post: Post) -> bool:
+        """Take a post in; False, and nothing done, where its sender must wait (`settle`).
 
         Raises:
             IntakeFull: too many instances report through this sidecar.
         """
+        if self._settle is not None:
+            return False
+        intake = self._add(cell, post)
+        due = intake.next_due(cell.policy)
+        if due is not None and due < self._planned:
+            self._wake.set()
+        return True
+
+    async def post(self, cell: Cell, post: Post) -> None:
+        """Take a post in; it counts before this returns where the store is in this process.
+
+        Raises:
+            IntakeFull: too many instances report through this sidecar.
+        """
+        if self._settle is None:
+            self.take(cell, post)
+            return
+        await self._write_due(cell, self._add(cell, post))
+        await self._settle(cell.policy.name)
+
+    def _add(self, cell: Cell, post: Post) -> Intake:
         name = cell.policy.name
-        intake = self._intakes.setdefault(name, Intake(through=self._settle is not None))
-        self._prefixes.setdefault(name, cell.policy.reports_prefix)
+        intake = self._intakes.get(name)
+        if intake is None:
+            intake = self._intakes[name] = Intake(through=self._settle is not None)
+            self._prefixes[name] = cell.policy.reports_prefix
         era = cell.seen.since if cell.seen is not None else 0.0  # when the present state began
         intake.add(post, cell.policy, era, now=self._clock.now())
-        if self._settle is None:
-            self._wake.set()
-            return
-        await self._write_due(cell, intake)
-        await self._settle(name)
+        return intake
 
     async def withdraw(self, cell: Cell, instance: str) -> bool:
         """A reporter says goodbye.
@@ -80,15 +106,21 @@ class Reporter:
     async def run(self) -> None:
         """Write what is due, for ever."""
         while True:
-            await self._wake.wait(self._until_due())
+            self._planned = self._next_due()
+            await self._wake.wait(max(0.0, self._planned - self._clock.now()))
+            self._planned = -math.inf  # it looks anyway before it waits again
+            forget = self._clock.now() - self._forgotten >= FORGET_EVERY_S
             for name, intake in list(self._intakes.items()):
                 await self._leave_former(name, intake)
                 cell = self._board.cells.get(name)
                 if cell is None:
                     del self._intakes[name], self._prefixes[name]
                     continue
-                intake.forget_silent(cell.policy, now=self._clock.now())
+                if forget:
+                    intake.forget_silent(cell.policy, now=self._clock.now())
                 await self._write_due(cell, intake)
+            if forget:
+                self._forgotten = self._clock.now()
             await asyncio.sleep(self._pause_s())
 
     def _pause_s(self) -> float:
@@ -97,24 +129,48 @@ class Reporter:
             return 0.01
         return min(MAX_PAUSE_S, 0.1 * 2.0 ** min(self._failures, 8)) * (0.5 + self._draw())
 
-    def _until_due(self) -> float:
+    def _next_due(self) -> float:
         times = [
             due
             for name, intake in self._intakes.items()
             if name in self._board.cells
             and (due := intake.next_due(self._board.cells[name].policy)) is not None
         ]
-        return max(0.0, min(times, default=self._clock.now() + 60.0) - self._clock.now())
+        return min(times, default=self._clock.now() + FORGET_EVERY_S)
 
     async def _write_due(self, cell: Cell, intake: Intake) -> None:
-        due = intake.due(cell.policy, now=self._clock.now(), wall_at=self._clock.wall_at())
-        results = await asyncio.gather(*(self._write(cell, out) for out in due))
-        for out, written in zip(due, results, strict=True):
-            if not written:
+        """Write all that is due by now, some at a time.
+
+        Each is taken out of the intake when its turn comes, not before: while the store hangs, the
+        others go on being added up, and what is written then is as new as it can be. What becomes
+        due meanwhile waits for the next time, so that no key is written twice at once.
+        """
+        due_by = self._clock.now()
+        workers = []
+        while len(workers) < MAX_PARALLEL:
+            out = self._next(cell, intake, due_by)
+            if out is None:
+                break
+            workers.append(self._write_from(out, cell, intake, due_by))
+        if workers:
+            await asyncio.gather(*workers)
+
+    async def _write_from(
+        self, out: Outgoing | None, cell: Cell, intake: Intake, due_by: float
+    ) -> None:
+        """Write this one, and then what else is due until a write fails."""
+        while out is not None:
+            if not await self._write(cell, out):
                 intake.failed(out, cell.policy, now=self._clock.now())
-            elif out.instance not in intake:
+                return
+            if out.instance not in intake:
                 # It said goodbye meanwhile, and its key may have been deleted before this write.
                 await self._delete(self._key(cell.policy.reports_prefix, out.instance))
+            out = self._next(cell, intake, due_by)
+
+    def _next(self, cell: Cell, intake: Intake, due_by: float) -> Outgoing | None:
+        now, wall_at = self._clock.now(), self._clock.wall_at()
+        return intake.next(cell.policy, due_by=due_by, now=now, wall_at=wall_at)
 
     async def _write(self, cell: Cell, out: Outgoing) -> bool:
         async with self._slots:

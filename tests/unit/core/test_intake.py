@@ -23,7 +23,11 @@ class Desk:
         return self.intake.add(Post(**fields), POLICY, era, now=now)  # type: ignore[arg-type]
 
     def due(self, now: float) -> list[Outgoing]:
-        return self.intake.due(POLICY, now=now, wall_at=WALL_AT + now)
+        out = []
+        wall_at = WALL_AT + now
+        while (one := self.intake.next(POLICY, due_by=now, now=now, wall_at=wall_at)) is not None:
+            out.append(one)
+        return out
 
     def next_due(self) -> float | None:
         return self.intake.next_due(POLICY)
@@ -120,6 +124,46 @@ def test_a_lost_write_of_somebody_who_left_is_forgotten(behind: Desk) -> None:
     behind.lost(out, 100)
     assert behind.due(200) == []
     assert behind.intake.instances == []
+
+
+def test_what_is_due_longest_goes_first_and_a_failed_one_last(behind: Desk) -> None:
+    for now in (100, 101, 102):
+        behind.post(now, instance=f"c-{now}", count_fail=1)
+    wall_at = WALL_AT
+    first = behind.intake.next(POLICY, due_by=105, now=105, wall_at=wall_at)
+    assert first is not None
+    behind.lost(first, 106)
+    assert [out.instance for out in behind.due(106)] == ["c-101", "c-102", "c-100"]
+    assert behind.next_due() is None
+
+
+def test_nothing_that_came_later_is_in_this_round(behind: Desk) -> None:
+    behind.post(100)
+    behind.post(101, instance="c-2", count_fail=1)
+    began = {"due_by": 100.5, "now": 102.0, "wall_at": WALL_AT}
+    out = behind.intake.next(POLICY, **began)
+    assert out is not None
+    assert out.instance == "c-1"
+    assert behind.intake.next(POLICY, **began) is None
+
+
+def test_a_shorter_interval_counts_for_what_waits_already(behind: Desk) -> None:
+    behind.post(100)
+    behind.due(100)
+    behind.post(101)
+    assert behind.next_due() == 105
+    assert behind.intake.next_due(replace(POLICY, report_interval_s=2)) == 102
+    behind.post(101.5, count_fail=1)
+    assert behind.next_due() == 101
+
+
+def test_who_comes_back_is_written_once(behind: Desk) -> None:
+    behind.post(100)
+    assert behind.intake.withdraw("c-1")
+    assert behind.next_due() is None
+    behind.post(100)
+    assert len(behind.due(100)) == 1
+    assert behind.next_due() is None
 
 
 def test_write_through_tells_the_sum_of_the_window_every_time(through: Desk) -> None:

@@ -30,8 +30,18 @@ class Paper:
 
     board: Board
     fault: Exception | None = None
+    at_once: bool = False
+    """Whether reports are taken in without waiting, as where the store is elsewhere."""
     posts: list[tuple[str, Post]] = field(default_factory=list)
     transitions: list[Transition] = field(default_factory=list)
+
+    def take(self, cell: Cell, post: Post) -> bool:
+        if not self.at_once:
+            return False
+        if self.fault is not None:
+            raise self.fault
+        self.posts.append((cell.policy.name, post))
+        return True
 
     async def report(self, cell: Cell, post: Post) -> None:
         if self.fault is not None:

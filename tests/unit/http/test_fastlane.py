@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from sidecar.core.board import Board
 from sidecar.core.decision import Contact, Decision, OnLoss
 from sidecar.core.types import Policy, State
-from sidecar.http import fastlane, listeners
+from sidecar.http import fastlane, framing, listeners
 from sidecar.http.allowed import Answers
-from sidecar.http.fastlane import LANE, Lane, owed
+from sidecar.http.fastlane import LANE, Lane
+from sidecar.http.framing import owed
 from sidecar.http.server import Endpoint, HttpSettings, Listeners, build_app
 from tests.unit.http.support import (
     Clock,
@@ -146,7 +147,7 @@ def test_the_date_is_the_second_of_the_answer(lane: Lane, monkeypatch: pytest.Mo
     said = []
     for at in (1_795_000_000.0, 1_795_000_000.9, 1_795_000_001.0):
         monkeypatch.setattr(fastlane, "time", lambda at=at: at)
-        monkeypatch.setattr(fastlane, "rfc822_formatted_time", lambda at=at: f"at {at}")
+        monkeypatch.setattr(framing, "rfc822_formatted_time", lambda at=at: f"at {at}")
         reply = lane.reply(PLAIN)
         assert reply is not None
         said.append(reply.partition(b"Date: ")[2].partition(b"\r\n")[0])

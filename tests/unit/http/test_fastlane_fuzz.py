@@ -1,8 +1,8 @@
 """The fast lane and aiohttp's own path give the same answers, whatever bytes come.
 
 Raw bytes go to two real listeners that know the same, and everything that can be told from outside
-must be equal: each byte but those of the date, whether the connection is still open and idle, and
-what was counted and spent.
+must be equal: each byte but those of the date, whether the connection is still open and idle,
+what was counted and spent, and which reports were taken in.
 
 BREAKER_FUZZ_CASES sets how many cases are tried (2,000 if unset; CI's long run takes 20,000):
 
@@ -36,6 +36,36 @@ PLAIN = [
     b"HEAD /allowed/shadow HTTP/1.1\r\nHost:  x \r\nAccept: */*\r\nCookie: a=b; c=d\r\n\r\n",
 ]
 REPORT = b'{"instance":"c-1","count_ok":1}'
+REPORTS = [
+    b'{"instance":"c-2","count_ok":10,"count_fail":2.5,"lag":120,"latency_ms":12.5}',
+    b' {"instance" : "c.3", "role":"producer","in_flight":null,"timestamp":[1]}\r\n\r\n',
+    b'{"count_fail":1,"instance":"' + b"x" * 128 + b'"}',
+    b'{"instance":"c-1","count_ok":1e15,"rate_ok":1}',
+]
+FAULTY = [
+    *[b"", b"{", b"[]", b'{"instance":"-"}', b'{"instance":"c","count_ok":-1}', b"GET / HTTP/1.1"],
+    *[b'{"instance":"c","zz":1}', b'\xef\xbb\xbf{"instance":"c"}', b'{"instance":"c","lag":NaN}'],
+    *[b'{"instance":"\xff"}', b'{"instance":"c","count_ok":true}', b'{"instance":"c"}{}'],
+]
+PLACES = [
+    *[b"/v1/report/default", b"/v1/report/open", b"/v1/report/half.open_1", b"/v1/report/shadow"],
+    *[b"/v1/report/", b"/v1/report/nobody", b"/v1/report?x=1", b"/v1/report/open/c-1", b"/v1"],
+]
+HOSTS = [
+    *[b"Host: 127.0.0.1:9100", b"Host: LOCALHOST", b"Host: evil.example", b"Host:", b"Host: a b"],
+    *[b"Host: localhost:x", b"Host: [::1", b"Host: localhost.evil"],
+]
+TYPES = [
+    *[b"content-type:application/json; charset=utf-8", b"Content-Type: APPLICATION/JSON;a=b"],
+    *[b"Content-Type: text/plain", b"Content-Type: application/jsonx", b"Content-Type: ,"],
+    *[b"Content-Type: application/json, text/plain", b"Content-Type: application/json;"],
+]
+BESIDE = [
+    *[b"Accept: */*", b"User-Agent: curl/8", b"Connection: keep-alive", b"X-Request-Id: 1"],
+    *[b"Origin: https://evil.example", b"Origin: http://localhost", b"Sec-Fetch-Site: cross-site"],
+    *[b"Sec-Fetch-Site: none", b"Content-Encoding: gzip", b"Content-Encoding: identity"],
+    *[b"Expect: 100-continue", b"Transfer-Encoding: chunked", b"Connection: close"],
+]
 
 methods = st.sampled_from(
     [b"GET"] * 8 + [b"HEAD"] * 4 + [b"POST", b"get", b"GETX", b"OPTIONS", b"CONNECT", b"PRI", b""]
@@ -99,20 +129,38 @@ def built(draw: st.DrawFn) -> bytes:
     return end.join([lines[0], *headers]) + end + draw(ends) + draw(bodies)
 
 
+def posted(body: bytes, place: bytes = b"/v1/report") -> bytes:
+    """A report as clients send it."""
+    return (
+        b"POST %b HTTP/1.1\r\nHost: localhost:9100\r\nAccept: */*\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+    ) % (place, len(body), body)
+
+
 @st.composite
 def reported(draw: st.DrawFn) -> bytes:
-    """A report with its body, whole or not quite."""
-    length = len(REPORT) + draw(st.sampled_from([0, 0, 0, 0, 1, -1]))
-    return (
-        b"POST /v1/report HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        b"Content-Length: %d\r\n\r\n" % length
-    ) + REPORT
+    """A report with its body, in any order, and perhaps something wrong with it."""
+    body = draw(st.sampled_from([REPORT] * 6 + REPORTS + FAULTY))
+    length = len(body) + draw(st.sampled_from([0] * 12 + [1, -1]))
+    lines = [
+        draw(st.sampled_from([b"Host: localhost", b"host:[::1]:9100"] * 5 + HOSTS)),
+        draw(st.sampled_from([b"Content-Type: application/json"] * 8 + TYPES)),
+        b"Content-Length: %d" % length,
+        *draw(st.lists(st.sampled_from(BESIDE), max_size=1)),
+    ]
+    what = draw(st.integers(0, 7))
+    if what == 0:
+        del lines[draw(st.integers(0, 2))]
+    elif what == 1:
+        lines.append(b": ".join(draw(st.tuples(names, values))))
+    line = b"POST " + draw(st.sampled_from([b"/v1/report"] * 9 + PLACES)) + b" HTTP/1.1"
+    return b"\r\n".join([line, *draw(st.permutations(lines)), b"", body])
 
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
     """A plain request with a few bytes changed, dropped, doubled or put in."""
-    data = bytearray(draw(st.sampled_from(PLAIN)))
+    data = bytearray(draw(st.one_of(plain, report)))
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(data) - 1))
         what = draw(st.integers(0, 3))
@@ -144,27 +192,35 @@ def spiced(draw: st.DrawFn) -> bytes:
         ]
     )
     ordinary = st.tuples(names, values).map(b": ".join)
-    return draw(plain)[:-2] + draw(st.one_of(steering, ordinary)) + b"\r\n\r\n"
+    head, _, body = draw(st.one_of(plain, report)).partition(b"\r\n\r\n")
+    return head + b"\r\n" + draw(st.one_of(steering, ordinary)) + b"\r\n\r\n" + body
 
 
 @st.composite
 def broken_off(draw: st.DrawFn) -> bytes:
     """The beginning of a request; what is sent next is its rest, whatever it looks like."""
-    whole = draw(st.one_of(plain, reported()))
+    whole = draw(st.one_of(plain, report))
     return whole[: draw(st.integers(1, len(whole) - 1))]
 
 
 plain = st.sampled_from(PLAIN)
-requests = st.one_of(plain, plain, plain, built(), mutated(), spiced(), broken_off(), reported())
+report = st.builds(posted, st.sampled_from([REPORT, *REPORTS]), st.sampled_from(PLACES[:4]))
+# Not `one_of`, to which twice the same is once.
+requests = st.sampled_from(
+    [*[plain] * 5, *[report] * 5, *[reported()] * 2, built(), mutated(), spiced(), broken_off()]
+).flatmap(lambda strategy: strategy)
 
 
 @st.composite
 def conversations(draw: st.DrawFn) -> tuple[list[bytes], bool, float]:
     """(what is sent, each part in a read of its own; wait after each; how far the clock moves)."""
     asked = draw(st.lists(requests, min_size=1, max_size=4))
-    how = draw(st.sampled_from(["each", "each", "each", "pipelined", "cut"]))
+    how = draw(st.sampled_from(["each", "each", "each", "apart", "apart", "pipelined", "cut"]))
     if how == "pipelined":
         asked = [b"".join(asked)]
+    elif how == "apart":  # head and body
+        parts = [whole.partition(b"\r\n\r\n") for whole in asked]
+        asked = [part for head, end, body in parts for part in (head + end, body)]
     elif how == "cut":
         whole = b"".join(asked)
         cuts = sorted(draw(st.lists(st.integers(0, len(whole)), min_size=1, max_size=3)))

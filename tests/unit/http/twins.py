@@ -18,6 +18,7 @@ from unittest.mock import patch
 
 from sidecar.core.admission import Spread
 from sidecar.core.board import Board
+from sidecar.core.intake import Post
 from sidecar.core.types import Policy, State
 from sidecar.http import listeners
 from sidecar.http.fastlane import LANE
@@ -80,10 +81,14 @@ class Side:
     log: Log = field(default_factory=Log)
     listeners: Listeners | None = None
     in_lane: int = 0
+    paper: Paper = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.paper = Paper(self.board, at_once=True)
 
     async def start(self) -> None:
         app = build_app(
-            Paper(self.board),
+            self.paper,
             HttpSettings(),
             transport="tcp",
             metrics=metrics_text,
@@ -114,6 +119,7 @@ class Side:
         for name, cell in self.board.cells.items():
             cell.admitted = cell.rejected = cell.shadow_rejected = 0
             cell.spread = Spread(self.board.instance, name)
+        self.paper.posts.clear()
 
     def counters(self) -> list[tuple[int, int, int, int]]:
         return [
@@ -130,6 +136,7 @@ class Fate:
     open: bool
     idle: bool
     counted: list[tuple[int, int, int, int]]
+    posts: list[tuple[str, Post]]
 
 
 def known(clock: Clock) -> Board:
@@ -163,7 +170,7 @@ async def _quiet(protocol: Seen) -> bool:
             break
     await turns(4)
     waiter = protocol._waiter
-    return waiter is not None and not waiter.done()
+    return waiter is not None and not waiter.done() and not protocol._held
 
 
 def _drain(client: socket.socket) -> tuple[bytes, bool]:
@@ -202,4 +209,5 @@ async def converse(side: Side, chunks: list[bytes], *, settle: bool) -> Fate:
             side.in_lane += protocol.in_lane
         while protocol.transport is not None:  # noqa: ASYNC110 - likewise
             await asyncio.sleep(0)
-    return Fate(_DATE.sub(b"\r\nDate: D\r\n", said), not closed, idle, side.counters())
+    said = _DATE.sub(b"\r\nDate: D\r\n", said)
+    return Fate(said, not closed, idle, side.counters(), list(side.paper.posts))

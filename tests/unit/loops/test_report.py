@@ -105,6 +105,53 @@ async def test_posts_that_come_together_go_out_together() -> None:
 
 
 @virtual
+async def test_what_waits_for_its_turn_is_written_as_it_is_then() -> None:
+    """While the store hangs, only what is in flight is fixed; the rest goes on being added up."""
+    local = Local()
+    hangs = asyncio.Event()
+
+    async def hang(key: str, value: bytes) -> None:
+        await hangs.wait()
+        await local._note(key, value)
+
+    local.machine.link.hooks["put"] = hang
+    count = 4 * MAX_PARALLEL
+    for n in range(count):
+        await local.post(f"c-{n:03}", count_ok=1)
+    await asyncio.sleep(3)
+    for n in range(count):
+        await local.post(f"c-{n:03}", count_ok=1)
+    hangs.set()
+    await asyncio.sleep(0.1)
+    assert [report.count_ok for _, _, report in local.writes] == [
+        *[1] * MAX_PARALLEL,
+        *[2] * (count - MAX_PARALLEL),
+    ]
+
+
+@virtual
+async def test_posts_that_are_not_due_wake_nobody() -> None:
+    """Ten thousand a second may come."""
+    local = Local()
+    await local.post(count_ok=1)
+    await asyncio.sleep(0.1)
+    looks, due = 0, local.reporter._next_due
+
+    def counted() -> float:
+        nonlocal looks
+        looks += 1
+        return due()
+
+    local.reporter._next_due = counted  # type: ignore[method-assign]
+    for _ in range(400):
+        await local.post(count_ok=1)
+        await asyncio.sleep(0.01)
+    assert looks <= 1
+    await asyncio.sleep(INTERVAL_S)
+    assert local.counts == [(1, 0), (400, 0)]
+
+
+@virtual
 async def test_a_store_that_is_away_is_asked_less_and_nothing_is_lost() -> None:
     """Said once; what is not too old goes out as one sum when the store is back."""
     local = Local()
