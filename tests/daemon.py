@@ -61,6 +61,7 @@ class Daemon:
         args: further arguments behind `run -c FILE`.
         wait: whether entering waits until `/readyz` answers 200.
         port: the port to listen on; a free one by default.
+        program: what is run, in front of `run`; this checkout's by default.
     """
 
     def __init__(
@@ -71,7 +72,9 @@ class Daemon:
         args: tuple[str, ...] = (),
         wait: bool = True,
         port: int | None = None,
+        program: tuple[str, ...] = (sys.executable, "-m", "sidecar"),
     ) -> None:
+        self._program = program
         self.port = port if port is not None else free_port()
         self.host = "127.0.0.1"
         self._args = args
@@ -112,7 +115,7 @@ class Daemon:
 
     def start(self) -> Self:
         """Start the process; waits for nothing."""
-        command = [sys.executable, "-m", "sidecar", "run"]
+        command = [*self._program, "run"]
         if self.file is not None:
             command += ["-c", str(self.file)]
         with (

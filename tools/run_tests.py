@@ -22,6 +22,7 @@ REMEDIES = {
     "go": "Go on PATH (https://go.dev/dl)",
     "java": "a JDK and Maven on PATH (on Debian: default-jdk-headless and maven)",
     "node": "Node.js on PATH (on Debian: nodejs)",
+    "packages": "objdump, unshare and systemd-analyze (on Debian: binutils, util-linux, systemd)",
     "promtool": "Prometheus with promtool on PATH (on Debian: prometheus)",
     "rust": "rustc on PATH (on Debian: rustc)",
 }
@@ -32,12 +33,13 @@ TOOLCHAINS = {
     "go": ("go",),
     "java": ("java", "javac", "mvn"),
     "node": ("node",),
+    "packages": ("objdump", "readelf", "strip", "unshare", "systemd-analyze"),
     "promtool": ("promtool", "prometheus"),
     "rust": ("rustc",),
 }
 """The programs that a marker's tests start, all of them on PATH."""
 
-ONLY_IN_ALL = ("gateways", "go", "java", "node", "promtool", "rust", "slow")
+ONLY_IN_ALL = ("gateways", "go", "java", "node", "packages", "promtool", "rust", "slow")
 """Markers that `test` leaves to `all`: other languages and servers, and what takes long by nature,
 such as waiting for a session to expire. A newcomer's tests are over in a few minutes."""
 
