@@ -7,7 +7,7 @@ VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv run test test-fast test-all lint bench dashboard tools lock clean
+.PHONY: help venv run test test-fast test-all lint bench bench-fleet dashboard tools lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -60,6 +60,10 @@ dashboard: .venv/.dev ## monitoring/dashboard.json anew, from tools/dashboard.py
 
 bundle: .venv/.dev ## dist/: the self-contained tarball for hosts without Python, and its SBOM
 	@$(VENV_PYTHON) -m tools.bundle $(ARGS)
+
+bench-fleet: .venv/.dev ## what 1,000 followers ask of Consul (ARGS=--write: renew docs/scale.md)
+	@$(VENV_PYTHON) -m tools.get_tools consul
+	@$(VENV_PYTHON) -m bench.fleet $(ARGS)
 
 tools: ## real servers at .tools/bin: from PATH, the cache, or built by Go (ARGS=consul: only that)
 	@$(PYTHON) -m tools.get_tools $(ARGS)
