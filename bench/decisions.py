@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import statistics
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from bench.host import BenchError, missing, on_core, wait_until
+from bench.host import missing, on_core, wait_until
 from bench.table import Row
 from bench.wire import Connection
+from bench.wrk import SERVER_CORE, Load, wrk
 from tests.daemon import Daemon
 from tests.servers import ConsulServer, free_port
 
-SERVER_CORE, CLIENT_CORE = 0, 1
 SECTION = "Decisions: wrk on one core, the server on another"
-_UNIT_US = {"us": 1.0, "ms": 1e3, "s": 1e6}
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What wrk measured in one run."""
-
-    rate: float
-    p50_us: float
-    p99_us: float
-
 
 FIGURES: tuple[tuple[str, str, Callable[[Load], float]], ...] = (
     ("1/s", "requests", lambda load: load.rate),
@@ -49,29 +36,6 @@ _CONFIG = {
         "half": {"failure_threshold": 1, "open_duration": "200ms"},
     }
 }
-
-
-def parse(text: str, *, rejections: bool = False) -> Load:
-    """Read wrk's report. Raises BenchError where an answer was no 2xx and should have been."""
-    if ("Non-2xx" in text and not rejections) or "Socket errors" in text:
-        raise BenchError(f"wrk met errors:\n{text}")
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
-    shares = {
-        found.group(1): float(found.group(2)) * _UNIT_US[found.group(3)]
-        for found in re.finditer(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s)$", text, re.MULTILINE)
-    }
-    if rate is None or len(shares) != 2:
-        raise BenchError(f"wrk said something else:\n{text}")
-    return Load(float(rate.group(1)), shares["50"], shares["99"])
-
-
-def _wrk(url: str, connections: int, seconds: int, *, rejections: bool) -> Load:
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", url]
-    with on_core(CLIENT_CORE):
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=seconds + 30
-        )
-    return parse(done.stdout, rejections=rejections)
 
 
 def _answers(port: int, path: str) -> bool:
@@ -157,7 +121,7 @@ def _rounds(rounds: int, seconds: int, connections: int) -> dict[str, list[Load]
         for _ in range(rounds):
             for name, url in urls.items():
                 rejections = name in STATES and name != "closed"
-                loads[name].append(_wrk(url, connections, seconds, rejections=rejections))
+                loads[name].append(wrk(url, connections, seconds, rejections=rejections))
     return loads
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bench import evaluation
-from bench.decisions import parse
 from bench.host import BenchError
 from bench.table import Row, over_rounds, percentile, render
+from bench.wrk import parse
 
 WRK = """Running 3s test @ http://127.0.0.1:9100/allowed
   1 threads and 32 connections
@@ -71,6 +71,7 @@ def test_percentiles_are_of_samples_that_were_taken() -> None:
 
 def test_what_wrk_says_is_read_in_microseconds() -> None:
     load = parse(WRK)
+    assert load.requests == 71535
     assert (load.rate, load.p50_us, load.p99_us) == (23845.12, 589.0, 35060.0)
 
 

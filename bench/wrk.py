@@ -1,0 +1,64 @@
+"""Load by wrk, and what it measured."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.host import BenchError, on_core
+
+SERVER_CORE, CLIENT_CORE = 0, 1
+_UNIT_US = {"us": 1.0, "ms": 1e3, "s": 1e6}
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What wrk measured in one run."""
+
+    requests: int
+    rate: float
+    p50_us: float
+    p99_us: float
+
+
+def parse(text: str, *, rejections: bool = False) -> Load:
+    """Read wrk's report. Raises BenchError where an answer was no 2xx and should have been."""
+    if ("Non-2xx" in text and not rejections) or "Socket errors" in text:
+        raise BenchError(f"wrk met errors:\n{text}")
+    requests = re.search(r"^\s*(\d+) requests in", text, re.MULTILINE)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
+    shares = {
+        found.group(1): float(found.group(2)) * _UNIT_US[found.group(3)]
+        for found in re.finditer(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s)$", text, re.MULTILINE)
+    }
+    if requests is None or rate is None or len(shares) != 2:
+        raise BenchError(f"wrk said something else:\n{text}")
+    return Load(int(requests.group(1)), float(rate.group(1)), shares["50"], shares["99"])
+
+
+def command(url: str, connections: int, seconds: int, script: Path | None = None) -> list[str]:
+    """The command line; a script in Lua says what is sent instead of GET."""
+    scripted = ["-s", str(script)] if script is not None else []
+    return ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", *scripted, url]
+
+
+def wrk(
+    url: str,
+    connections: int,
+    seconds: int,
+    *,
+    rejections: bool = False,
+    script: Path | None = None,
+) -> Load:
+    """Ask as fast as it goes. Raises BenchError as `parse` does."""
+    with on_core(CLIENT_CORE):
+        done = subprocess.run(
+            command(url, connections, seconds, script),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=seconds + 30,
+        )
+    return parse(done.stdout, rejections=rejections)
