@@ -104,6 +104,11 @@ def requires(dist: Distribution) -> set[NormalizedName]:
     }
 
 
+def owners(package: str) -> set[NormalizedName]:
+    """The distributions that an importable package comes from, by canonical name."""
+    return {canonicalize_name(owner) for owner in packages_distributions().get(package, ())}
+
+
 def _strangers() -> set[str]:
     """The packages here that the daemon doesn't ask for, not even through what it asks for."""
     here = installed()
@@ -115,8 +120,8 @@ def _strangers() -> set[str]:
         asked = asked | new
     return {
         package
-        for package, owners in packages_distributions().items()
-        if package.isidentifier() and asked.isdisjoint(map(canonicalize_name, owners))
+        for package in packages_distributions()
+        if package.isidentifier() and asked.isdisjoint(owners(package))
     }
 
 
@@ -137,10 +142,7 @@ def distributions(launcher: Path) -> list[Distribution]:
     """The installed distributions that any module or library in there belongs to, by name."""
     shipped = {name.partition(".")[0] for name in modules(launcher)}
     shipped |= {path.name.partition(".")[0] for path in (launcher.parent / CONTENTS).iterdir()}
-    names = {canonicalize_name(NAME)}
-    for package, owners in packages_distributions().items():
-        if package in shipped:
-            names |= {canonicalize_name(owner) for owner in owners}
+    names = {canonicalize_name(NAME)}.union(*(owners(package) for package in shipped))
     here = installed()
     return [here[name] for name in sorted(names)]
 
