@@ -1,5 +1,8 @@
 # syntax=docker/dockerfile:1
-# The sidecar alone, with pinned versions, as a user without rights.
+# The sidecar alone, with pinned versions, as a user without rights:
+#
+#   docker build -t breaker-sidecar .
+#   docker run --rm --read-only --network container:app breaker-sidecar
 
 FROM python:3.11-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
@@ -12,8 +15,12 @@ RUN ["python", "-m", "pip", "wheel", "--wheel-dir", "/wheels", "--constraint", "
 RUN ["python", "-m", "pip", "--python", "/opt/sidecar/bin/python", "install", "--no-index", "--find-links", "/wheels", "breaker-sidecar"]
 
 FROM python:3.11-slim
+# Nothing in the image installs or builds anything.
+RUN ["python", "-m", "pip", "uninstall", "--yes", "--no-input", "--root-user-action=ignore", "pip"]
 COPY --from=build /opt/sidecar /opt/sidecar
-ENV PATH=/opt/sidecar/bin:$PATH PYTHONUNBUFFERED=1
+# Nothing is written: modules were compiled when they were installed, so the root may be read-only.
+ENV PATH=/opt/sidecar/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+LABEL org.opencontainers.image.title=breaker-sidecar org.opencontainers.image.licenses=Apache-2.0
 # A number, so that an orchestrator can verify that it isn't root.
 USER 65532:65532
 # No EXPOSE: it listens on localhost only. Share a network namespace with the application

@@ -22,7 +22,7 @@ REMEDIES = {
     "go": "Go on PATH (https://go.dev/dl)",
     "java": "a JDK and Maven on PATH (on Debian: default-jdk-headless and maven)",
     "node": "Node.js on PATH (on Debian: nodejs)",
-    "packages": "objdump, unshare and systemd-analyze (on Debian: binutils, util-linux, systemd)",
+    "packages": "binutils, strace, systemd and util-linux (Debian's packages of these names)",
     "promtool": "Prometheus with promtool on PATH (on Debian: prometheus)",
     "rust": "rustc on PATH (on Debian: rustc)",
 }
@@ -33,7 +33,7 @@ TOOLCHAINS = {
     "go": ("go",),
     "java": ("java", "javac", "mvn"),
     "node": ("node",),
-    "packages": ("objdump", "readelf", "strip", "unshare", "systemd-analyze"),
+    "packages": ("objdump", "readelf", "strace", "strip", "systemd-analyze", "unshare"),
     "promtool": ("promtool", "prometheus"),
     "rust": ("rustc",),
 }
