@@ -17,6 +17,7 @@ from sidecar.config.model import Config
 from sidecar.core.board import Cell
 from sidecar.core.errors import StoreError
 from sidecar.core.intake import Post
+from sidecar.core.override import Override
 from sidecar.core.types import Transition
 from sidecar.http.listeners import Listeners
 from sidecar.http.server import (
@@ -29,6 +30,7 @@ from sidecar.loops.elect import Elector
 from sidecar.loops.evaluate import Evaluator
 from sidecar.loops.guard import Tasks
 from sidecar.loops.narrate import Narrator
+from sidecar.loops.orders import Orders
 from sidecar.loops.report import Reporter
 from sidecar.loops.statefile import StateFile
 from sidecar.loops.watch import Watch
@@ -88,6 +90,7 @@ class Daemon:
         self._narrator = Narrator(self.board, self.telemetry)
         self._watch = Watch(around)
         self._elector = Elector(around, compose.candidate(config, name), self._gained, self._lost)
+        self._orders = Orders(around, self._elector)
         self._evaluators: dict[str, tuple[str, Evaluator]] = {}
         self._terms = 0
         self._news = asyncio.Event()
@@ -179,7 +182,7 @@ class Daemon:
         for timer in (self._timer, self._telling):
             if timer is not None:
                 timer.cancel()
-        self._narrator.look()
+        self._narrator.look(self._clock.now())
 
     async def _farewell(self) -> None:
         await asyncio.gather(self._elector.hand_over(), self._reporter.say_goodbye())
@@ -206,7 +209,7 @@ class Daemon:
             self._timer.cancel()
         loop = asyncio.get_running_loop()
         now = self._clock.now()
-        due = self.board.refresh(now)
+        due = min(self.board.refresh(now), self._narrator.due)
         if self._telling is None:
             self._telling = loop.call_later(TELL_AFTER_S, self._tell)
         if due < now + 3600.0:
@@ -214,7 +217,7 @@ class Daemon:
 
     def _tell(self) -> None:
         self._telling = None
-        self._narrator.look()
+        self._narrator.look(self._clock.now())
 
     def _gained(self, name: str, lock_index: int) -> None:
         evaluator = Evaluator(self._around, self._elector, self.board.cells[name], lock_index)
@@ -297,6 +300,18 @@ class Daemon:
     async def withdraw(self, cell: Cell, instance: str) -> bool:
         """See the port `Backend`."""
         return await self._reporter.withdraw(cell, instance)
+
+    async def force(self, cell: Cell, override: Override, *, replace: bool) -> None:
+        """See the port `Backend`."""
+        await self._orders.force(cell, override, replace=replace)
+
+    async def release(self, cell: Cell) -> None:
+        """See the port `Backend`."""
+        await self._orders.release(cell)
+
+    async def forget(self, cell: Cell) -> None:
+        """See the port `Backend`."""
+        await self._orders.forget(cell)
 
     async def history(self, cell: Cell) -> Sequence[Transition]:
         """See the port `Backend`."""

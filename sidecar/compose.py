@@ -121,6 +121,8 @@ def http_settings(config: Config) -> HttpSettings:
     return HttpSettings(
         allowed_hosts=frozenset(config.listen.allowed_hosts),
         reports=config.reports,
+        admin_token_file=config.admin.token_file,
+        open_orders=config.store == "memory",
         version=__version__,
     )
 

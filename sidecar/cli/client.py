@@ -60,9 +60,10 @@ class Client:
         path: str,
         body: object = None,
         *,
+        token: str | None = None,
         deadline_s: float | None = None,
     ) -> Answer:
-        """Ask, and hand back whatever was answered.
+        """Ask, and hand back whatever was answered. `token` is the bearer's.
 
         Raises:
             NoAnswer: nobody is there, or it took too long, or it isn't HTTP.
@@ -72,11 +73,13 @@ class Client:
         try:
             with Link(self.places, self.deadline_s if deadline_s is None else deadline_s) as link:
                 place = link.place
-                status, said = link.ask(path, method, data, ANSWER_BYTES)
+                status, said = link.ask(path, method, data, ANSWER_BYTES, token)
         except TimeoutError as error:
             raise _no_answer(place, "it took too long") from error
         except (OSError, http.client.HTTPException) as error:
             raise _no_answer(place, _why(error)) from error
+        except ValueError as error:  # of a token that can't be a header's value
+            raise WrongUsage("the token is no header value; is that file a token's?") from error
         try:
             return Answer(status, json.loads(said))
         except ValueError:

@@ -23,6 +23,9 @@ _CLIENTS = {
     "status": "sidecar.cli.watching",
     "watch": "sidecar.cli.watching",
     "history": "sidecar.cli.watching",
+    "force": "sidecar.cli.forcing",
+    "release": "sidecar.cli.forcing",
+    "forget": "sidecar.cli.forcing",
 }
 """Commands of a running sidecar's clients, by the module that has them: the daemon needs none."""
 
@@ -82,7 +85,7 @@ def run(
     Without a file: in memory, one breaker `default`, on localhost:9100.
     """
     flags = {"listen.address": listen}
-    config = _load(ctx, path, flags)
+    config = load(ctx, path, flags)
     from sidecar import lean
 
     lean.begin()
@@ -105,7 +108,7 @@ def check(ctx: click.Context, path: str | None) -> None:
 
     Tells every fault at once, and warns of what is legal and unwise.
     """
-    config = _load(ctx, path, {})
+    config = load(ctx, path, {})
     from sidecar.config.lint import warnings
 
     for warning in warnings(config):
@@ -124,7 +127,7 @@ def config() -> None:
 @click.pass_context
 def show(ctx: click.Context, path: str | None) -> None:
     """Print the effective configuration as YAML, secrets masked."""
-    config = _load(ctx, path, {})
+    config = load(ctx, path, {})
     from sidecar.config import render
 
     click.echo(render.show(config), nl=False)
@@ -138,7 +141,7 @@ def schema() -> None:
     click.echo(json.dumps(render.schema(), indent=2))
 
 
-def _load(ctx: click.Context, path: str | None, flags: dict[str, Any]) -> Config:
+def load(ctx: click.Context, path: str | None, flags: dict[str, Any]) -> Config:
     """The configuration; ends the command with 2 and every fault on standard error."""
     from sidecar.config.faults import ConfigFaults
     from sidecar.config.load import load_file

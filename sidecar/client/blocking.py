@@ -57,6 +57,7 @@ class Link:
         method: str = "GET",
         body: bytes | None = None,
         limit: int = ANSWER_BYTES,
+        token: str | None = None,
     ) -> tuple[int, bytes]:
         """The status and the body, as far as `limit`, that are answered.
 
@@ -66,6 +67,8 @@ class Link:
         headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
         with self._in_time():
             self._connection.request(method, path, body, headers)
             with self._connection.getresponse() as response:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from sidecar.core.admission import Spread, hashed_share
-from sidecar.core.decision import Contact, Decision, decide
+from sidecar.core.decision import Contact, Decision, decide, forgotten
 from sidecar.core.observe import Kind, Seen, observe
+from sidecar.core.override import Override, Standing, observe_override
 from sidecar.core.reports import Tally
 from sidecar.core.signals import Judgement
 from sidecar.core.types import LockHolder, Policy, Stored
@@ -28,9 +29,11 @@ class Cell:
         "as_of",
         "decision",
         "evaluating",
+        "forgotten",
         "holder",
         "judgement",
         "lock_as_of",
+        "override_as_of",
         "policy",
         "rejected",
         "seen",
@@ -38,6 +41,7 @@ class Cell:
         "shadow_rejected",
         "share",
         "spread",
+        "standing",
         "stored",
         "tally",
         "unheld_since",
@@ -54,6 +58,10 @@ class Cell:
         """The store's index this cell is up to date with; -1 once its clock has gone back."""
         self.lock_as_of = 0
         """The same for its lock, which is written apart."""
+        self.standing: Standing | None = None
+        """The override as seen, over or not."""
+        self.override_as_of: int | None = None
+        """The same for it; None before the first look."""
         self.session: str | None = None
         """The session holding the lock."""
         self.holder: LockHolder | None = None
@@ -62,10 +70,17 @@ class Cell:
         """True while this sidecar is the breaker's evaluator; then the next two are set."""
         self.judgement: Judgement | None = None
         self.tally: Tally | None = None
+        self.forgotten = False
+        """Its keys were deleted on purpose: not to be evaluated here until a reload."""
         self.admitted = 0
         self.rejected = 0
         self.shadow_rejected = 0
         self.decision: Decision = decide(None, contact, None, policy, share=self.share, now=now)
+
+    def forget(self) -> None:
+        """All that was known is gone; what somebody writes anew is followed again."""
+        self.forgotten = True
+        self.seen = self.stored = self.standing = None
 
     @property
     def mismatched(self) -> bool:
@@ -134,6 +149,9 @@ class Board:
         if as_of < cell.as_of:
             return
         cell.as_of = as_of
+        if cell.forgotten and stored is None:
+            return
+        cell.forgotten = False
         # The index alone doesn't say: a store that went back gives the same ones out again.
         if cell.seen is None or index != cell.seen.index or stored != cell.stored:
             cell.seen = observe(cell.seen, stored, index, cell.policy, now=now, wall_at=wall_at)
@@ -159,6 +177,39 @@ class Board:
         elif cell.unheld_since is None:
             cell.unheld_since = now
 
+    def override(
+        self,
+        name: str,
+        override: Override | None,
+        index: int,
+        as_of: int,
+        *,
+        live: bool,
+        now: float,
+        wall_at: float,
+    ) -> None:
+        """Take in a breaker's override as it was at the store's index `as_of`; None: there is none.
+
+        `live` says that this sidecar was looking until now: what is new here was set just now.
+        """
+        cell = self.cells[name]
+        looked = cell.override_as_of
+        if looked is not None and as_of < looked:
+            return
+        cell.override_as_of = as_of
+        cell.standing = (
+            None
+            if override is None
+            else observe_override(
+                cell.standing,
+                override,
+                index,
+                live=live and looked is not None,
+                now=now,
+                wall_at=wall_at,
+            )
+        )
+
     def rewind(self) -> None:
         """The store's index went back (a restored snapshot): believe what comes next.
 
@@ -166,6 +217,7 @@ class Board:
         """
         for cell in self.cells.values():
             cell.as_of = cell.lock_as_of = -1
+            cell.override_as_of = None
 
     def at_least(self, name: str, seq: int, epoch: int, floor_index: int = 0) -> None:
         """The history knows of this seq and epoch: what is written next goes on from there.
@@ -195,12 +247,25 @@ class Board:
             cell = self.cells.get(policy.name)
             if cell is None:
                 cell = Cell(policy, self.instance, contact, now)
-            cell.policy = policy
+            cell.policy, cell.forgotten = policy, False
             cells[policy.name] = cell
         self.cells = cells
         self.default = default
         self.contact = replace(contact, synced=self.contact.synced)
         self.refresh(now)
+
+    def _decision(self, cell: Cell, now: float) -> Decision:
+        if cell.forgotten:
+            return forgotten(cell.policy)
+        return decide(
+            cell.seen,
+            self.contact,
+            cell.unheld_since,
+            cell.policy,
+            share=cell.share,
+            now=now,
+            standing=cell.standing,
+        )
 
     def refresh(self, now: float) -> float:
         """Work out every decision anew and tell the listeners of those that changed.
@@ -209,14 +274,7 @@ class Board:
         """
         due = math.inf
         for name, cell in list(self.cells.items()):
-            decision = decide(
-                cell.seen,
-                self.contact,
-                cell.unheld_since,
-                cell.policy,
-                share=cell.share,
-                now=now,
-            )
+            decision = self._decision(cell, now)
             due = min(due, decision.changes_at)
             # The next look's time moves with every poll; it is no change to tell of.
             changed = replace(decision, changes_at=0.0) != replace(cell.decision, changes_at=0.0)

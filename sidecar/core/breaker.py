@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 from sidecar.core.errors import IllegalTransition
 from sidecar.core.observe import Kind, Seen, nominal_ratio
+from sidecar.core.override import Mode, Standing, dated_at, in_force, ratio_in_force
 from sidecar.core.signals import Judgement
 from sidecar.core.types import (
     Evidence,
@@ -66,6 +67,8 @@ class Move:
 
     record: Record
     transition: Transition | None
+    refreshed: bool = False
+    """Nothing but mode or override has changed."""
 
 
 def step(
@@ -77,6 +80,7 @@ def step(
     now: float,
     wall_at: float,
     last_known: State | None = None,
+    standing: Standing | None = None,
 ) -> Move | None:
     """What to write next, or None when nothing is to be written.
 
@@ -85,6 +89,7 @@ def step(
         judgement: the verdict over the evidence now.
         now: monotonic seconds; decides.
         wall_at: epoch seconds; is only written down.
+        standing: the override as this machine has seen it, over or not; None: there is none.
         last_known: the state that the history ends with. Who has never seen a record here learns
             from it whether what is written now is a transition.
 
@@ -93,7 +98,8 @@ def step(
     """
     if seen.followed_only:
         return None
-    write = _Writer(seen, judgement, policy, author, wall_at, last_known)
+    forced = standing if standing is not None and standing.holds(now) else None
+    write = _Writer(seen, judgement, policy, author, now, wall_at, last_known, forced)
     match seen.kind:
         case Kind.MISSING:
             return write.created()
@@ -184,8 +190,10 @@ class _Writer:
     judgement: Judgement
     policy: Policy
     author: Author
+    now: float
     wall_at: float
     last_known: State | None
+    forced: Standing | None
 
     def opened(self, open_count: int) -> Move:
         j = self.judgement
@@ -223,13 +231,26 @@ class _Writer:
         )
         return Move(self._signed(record), None)
 
-    def refreshed(self) -> Move | None:
-        """What is in force must fit the mode (a reload may have changed it); else nothing."""
-        own = self._own()
-        fitting = in_force(own.automaton, self.policy)
-        if own.current_state is fitting:
+    @property
+    def _mode(self) -> Mode | None:
+        return self.forced.override.mode if self.forced is not None else None
+
+    def _forced_at(self) -> float | None:
+        """What `last_changed` says while an override is in force; it stays through a ramp step."""
+        own = self.seen.own
+        if self.forced is None:
             return None
-        return Move(self._signed(own), None)
+        if own is not None and own.override == self._mode and own.forced_at is not None:
+            return own.forced_at
+        return dated_at(self.forced, self.policy, now=self.now, wall_at=self.wall_at)
+
+    def refreshed(self) -> Move | None:
+        """What is in force must fit mode and override, which may have changed; else nothing."""
+        own = self._own()
+        fitting = in_force(own.automaton, self.policy, self._mode)
+        if own.current_state is fitting and own.override == self._mode:
+            return None
+        return Move(self._signed(own), None, refreshed=True)
 
     def created(self) -> Move:
         before = self.seen.own
@@ -374,22 +395,20 @@ class _Writer:
         }
 
     def _signed(self, record: Record) -> Record:
-        """The next seq, our term, and what the mode makes of the automaton's state."""
-        state = in_force(record.automaton, self.policy)
+        """The next seq, our term, and what mode and override make of the automaton's state."""
+        mode = self._mode
+        state = in_force(record.automaton, self.policy, mode)
         return replace(
             record,
+            override=mode,
+            forced_at=self._forced_at(),
             current_state=state,
-            admit_ratio=record.automaton_ratio if state is record.automaton else 1.0,
+            admit_ratio=ratio_in_force(record, state),
             seq=self.seen.high_seq + 1,
             epoch=max(self.author.epoch, self.seen.high_epoch),
             policy=self.policy.fingerprint,
             evaluator=self.author.instance,
         )
-
-
-def in_force(automaton: State, policy: Policy) -> State:
-    """What a legacy reader shall obey: shadow mode admits all."""
-    return State.CLOSED if policy.shadow else automaton
 
 
 def new_epoch(lock_index: int, highest: int) -> int:

@@ -8,7 +8,11 @@ from dataclasses import dataclass, replace
 
 from sidecar.core.breaker import step_gap
 from sidecar.core.observe import Seen, nominal_ratio
+from sidecar.core.override import Mode, Override, Standing
 from sidecar.core.types import Policy, Reason, Record, State
+
+FORCED_RETRY_S = 60.0
+"""A forced breaker may be released at any time, so nobody is sent away for longer."""
 
 
 class OnLoss(enum.StrEnum):
@@ -49,15 +53,20 @@ class Decision:
     spread_s: float
     """Added to `Retry-After`: this instance's fixed share of the open time."""
     shadow_ratio: float
-    """What would be admitted without shadow mode; 1.0 outside of it."""
+    """What would be admitted without shadow, as mode or override; 1.0 outside of it."""
     changes_at: float
     """When this must be worked out anew (monotonic), though nothing was seen; inf: never."""
+    retry_cap_s: float = math.inf
+    """`Retry-After` is never more than this."""
+    override: Override | None = None
+    """The override in force."""
 
     def retry_after(self, now: float) -> int:
         """Whole seconds for the `Retry-After` header, at least one."""
         if self.retry_from is None:
             return 1
-        return max(1, math.ceil(max(0.0, self.retry_from - now) + self.spread_s))
+        left_s = max(0.0, self.retry_from - now) + self.spread_s
+        return max(1, math.ceil(min(self.retry_cap_s, left_s)))
 
     def retry_until(self, now: float) -> float:
         """Until when `retry_after` stays what it is now (monotonic; inf: for good).
@@ -66,6 +75,8 @@ class Decision:
         """
         if self.retry_from is None or now >= self.retry_from:
             return math.inf
+        if self.retry_from - now + self.spread_s > self.retry_cap_s:
+            return self.retry_from + self.spread_s - self.retry_cap_s - 1e-6
         changes = self.retry_from + self.spread_s - (self.retry_after(now) - 1)
         return changes - 1e-6 if changes <= self.retry_from else self.retry_from
 
@@ -123,15 +134,56 @@ def decide(
     *,
     share: float,
     now: float,
+    standing: Standing | None = None,
 ) -> Decision:
     """What to answer for a breaker.
 
     Args:
         seen: the state key as seen; None before the first look.
+        standing: the override as seen, over or not. While it holds its word counts, whatever is
+            known of state and store: it ends by this machine's clock alone.
         unheld_since: since when the lock has had no holder; None while it has one.
         share: this instance's fixed number in [0, 1) for spreading retries.
         now: monotonic seconds.
     """
+    decision = _unforced(seen, contact, unheld_since, policy, share=share, now=now)
+    if standing is None or not standing.holds(now):
+        return decision
+    return _forced(decision, standing, policy)
+
+
+def _forced(decision: Decision, standing: Standing, policy: Policy) -> Decision:
+    """The override's answer over what would be answered without it."""
+    override = standing.override
+    by = f" by {override.author}" if override.author else ""
+    why = f": {override.reason}" if override.reason else ""
+    rejects = override.mode is Mode.OPEN
+    watched = decision.shadow_ratio if policy.shadow else decision.admit_ratio
+    return replace(
+        decision,
+        state=State.OPEN if rejects else State.CLOSED,
+        admit_ratio=0.0 if rejects else 1.0,
+        reason=Reason.FORCED,
+        detail=f"forced {override.mode}{by}{why}",
+        lost=False,
+        retry_from=standing.ends if rejects else None,
+        retry_cap_s=FORCED_RETRY_S,
+        spread_s=0.0,
+        shadow_ratio=watched if override.mode is Mode.SHADOW else 1.0,
+        changes_at=min(decision.changes_at, standing.ends),
+        override=override,
+    )
+
+
+def _unforced(
+    seen: Seen | None,
+    contact: Contact,
+    unheld_since: float | None,
+    policy: Policy,
+    *,
+    share: float,
+    now: float,
+) -> Decision:
     lapses = _Lapses(now)
     late = contact.synced is None or lapses.over(contact.synced, contact.stale_after_s)
     record = seen.record if seen is not None else None
@@ -142,10 +194,11 @@ def decide(
         return _lost(
             seen, record, contact, policy, lost, share=share, now=now, changes_at=lapses.next
         )
+    state, ratio = record.unforced
     decision = Decision(
         breaker=policy.name,
-        state=record.current_state,
-        admit_ratio=record.admit_ratio,
+        state=state,
+        admit_ratio=ratio,
         reason=record.reason,
         detail=record.detail,
         seq=record.seq,
@@ -200,6 +253,24 @@ def _stateless(contact: Contact, policy: Policy, changes_at: float) -> Decision:
     )
 
 
+def forgotten(policy: Policy) -> Decision:
+    """The answer for a breaker that somebody had forgotten: it is closed, and that is certain."""
+    return Decision(
+        breaker=policy.name,
+        state=State.CLOSED,
+        admit_ratio=1.0,
+        reason=Reason.FORGOTTEN,
+        detail="its keys were deleted; a reload takes it up again",
+        seq=0,
+        stale=False,
+        lost=False,
+        retry_from=None,
+        spread_s=0.0,
+        shadow_ratio=1.0,
+        changes_at=math.inf,
+    )
+
+
 _LOST_DETAIL = {
     Reason.STORE_LOST: "the store has not answered for {s:.0f} s",
     Reason.NO_EVALUATOR: "nobody has evaluated this breaker for {s:.0f} s",
@@ -219,7 +290,7 @@ def _lost(
     changes_at: float,
 ) -> Decision:
     """The loss policy's answer."""
-    state, ratio, retry_from = record.current_state, record.admit_ratio, _retry_from(seen, policy)
+    (state, ratio), retry_from = record.unforced, _retry_from(seen, policy)
     if contact.on_loss is OnLoss.ALLOW:
         state, ratio, retry_from = State.CLOSED, 1.0, None
     elif contact.on_loss is OnLoss.DENY:

@@ -32,5 +32,13 @@ class SessionLost(StoreError):
     """The session no longer exists; every lock it held is gone."""
 
 
+class Contradicted(Exception):
+    """An order would lift a live `open` without saying that it means to."""
+
+
+class StillEvaluated(Exception):
+    """A breaker can't be forgotten while another sidecar evaluates it; the text names that one."""
+
+
 class IllegalTransition(Exception):
     """A transition that the table does not contain was asked for; nothing was changed."""

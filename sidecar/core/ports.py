@@ -12,6 +12,7 @@ from typing import Protocol
 
 from sidecar.core.board import Board, Cell
 from sidecar.core.intake import Post
+from sidecar.core.override import BadOverride, Override
 from sidecar.core.types import (
     BadReport,
     LockHolder,
@@ -111,6 +112,9 @@ class Store(Protocol):
     async def put(self, key: str, value: bytes) -> None:
         """Set a key, unconditionally."""
 
+    async def swap(self, key: str, value: bytes, cas: int) -> bool:
+        """Set a key only at the index that was read (0: absent). False when it differed."""
+
     async def delete(self, key: str, cas: int | None = None) -> bool:
         """Delete a key; with `cas` only at that index. False when the index differed.
 
@@ -170,6 +174,9 @@ class Wire(Protocol):
     def state(self, name: str) -> str:
         """The key of a breaker's state record."""
 
+    def override(self, name: str) -> str:
+        """The key of a breaker's override."""
+
     def leader(self, name: str) -> str:
         """The key of a breaker's lock."""
 
@@ -187,6 +194,12 @@ class Wire(Protocol):
 
     def encode_holder(self, holder: LockHolder) -> bytes:
         """A lock's value as it is written."""
+
+    def decode_override(self, value: bytes) -> Override | BadOverride:
+        """An override, or why it can't be used."""
+
+    def encode_override(self, override: Override) -> bytes:
+        """An override as it is written."""
 
     def decode_history(self, value: bytes | None) -> tuple[list[Transition], bool]:
         """The transitions, newest last, and whether there was junk among them."""
@@ -227,6 +240,29 @@ class Backend(Protocol):
 
         Raises:
             StoreError: the key could not be deleted now.
+        """
+
+    async def force(self, cell: Cell, override: Override, *, replace: bool) -> None:
+        """Put an override in force, fleet-wide; here it holds before this returns.
+
+        Raises:
+            Contradicted: it would lift a live `open`, and `replace` doesn't say so.
+            StoreError: it could not be written.
+        """
+
+    async def release(self, cell: Cell) -> None:
+        """End the override, fleet-wide; none being there is fine.
+
+        Raises:
+            StoreError: it could not be deleted.
+        """
+
+    async def forget(self, cell: Cell) -> None:
+        """Close a breaker and delete its keys; here it is followed, not evaluated, from now on.
+
+        Raises:
+            StillEvaluated: another sidecar holds its lock or has written it again.
+            StoreError: not everything could be deleted.
         """
 
     async def history(self, cell: Cell) -> Sequence[Transition]:

@@ -63,6 +63,10 @@ class Reason(enum.StrEnum):
     """OPEN is past its time by `max_stale`, and nobody moved it."""
     SHADOW = "shadow"
     """The breaker only watches: everything is admitted."""
+    FORCED = "forced"
+    """Somebody forced it: an override is in force."""
+    FORGOTTEN = "forgotten"
+    """Somebody has it forgotten: its keys are gone, and everything is admitted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +79,7 @@ class Record:
     seq: int
     epoch: int
     automaton: State
-    """The state underneath what is in force; they differ in shadow mode."""
+    """The state underneath what is in force; they differ in shadow mode and by an override."""
     reason: str
     detail: str
     evidence: Evidence = field(default_factory=dict)
@@ -87,10 +91,22 @@ class Record:
     admit_ratio: float
     """The share in force."""
     automaton_ratio: float
-    """The share of the state underneath; differs from `admit_ratio` in shadow mode only."""
+    """The share of the state underneath; differs from `admit_ratio` as the states do."""
+    override: str | None = None
+    """The mode of the override that was in force when this was written."""
+    forced_at: float | None = None
+    """`last_changed` as a legacy reader shall see it while an override is in force; the
+    automaton's own stays in `last_changed_at`."""
     policy: str
     evaluator: str
     schema: int = SCHEMA
+
+    @property
+    def unforced(self) -> tuple[State, float]:
+        """State and share without the override that it was written under."""
+        if self.override is None:
+            return self.current_state, self.admit_ratio
+        return self.automaton, self.automaton_ratio
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ import math
 import re
 from datetime import UTC, datetime, timedelta
 
+from sidecar.core.decision import Decision
+from sidecar.core.override import Override
 from sidecar.core.types import Evidence, Record, Scalar, Transition
 
 EXACT = 2**53
@@ -59,9 +61,11 @@ def record_to_dict(record: Record) -> dict[str, object]:
 
     The first two fields are all that a legacy reader knows.
     """
-    return {
+    forced_at = record.forced_at if record.override is not None else None
+    changed_at = record.last_changed_at if forced_at is None else forced_at
+    written: dict[str, object] = {
         "current_state": record.current_state.value,
-        "last_changed": rfc3339(record.last_changed_at),
+        "last_changed": rfc3339(changed_at),
         "schema": record.schema,
         "seq": record.seq,
         "epoch": record.epoch,
@@ -77,6 +81,10 @@ def record_to_dict(record: Record) -> dict[str, object]:
         "policy": record.policy,
         "evaluator": record.evaluator,
     }
+    if record.override is not None:
+        written["override"] = record.override
+        written["automaton_last_changed"] = rfc3339(record.last_changed_at)
+    return written
 
 
 def transition_to_dict(transition: Transition) -> dict[str, object]:
@@ -91,6 +99,37 @@ def transition_to_dict(transition: Transition) -> dict[str, object]:
         "evidence": evidence_to_dict(transition.evidence),
         "epoch": transition.epoch,
         "evaluator": transition.evaluator,
+    }
+
+
+def override_to_dict(override: Override) -> dict[str, object]:
+    """An override in its public form; a ttl without end is the word `none`."""
+    ttl_s = override.ttl_s
+    if ttl_s is not None:
+        shown: str | float | None = "none" if math.isinf(ttl_s) else plain(ttl_s)
+    else:
+        shown = None
+    return {
+        "mode": override.mode.value,
+        "reason": override.reason,
+        "author": override.author,
+        "set_at": rfc3339(override.set_at) if override.set_at is not None else None,
+        "ttl_s": shown,
+        "expires_at": rfc3339(override.expires_at) if override.expires_at is not None else None,
+    }
+
+
+def decision_to_dict(decision: Decision) -> dict[str, object]:
+    """What every public form of a decision says, in its order."""
+    override = decision.override
+    return {
+        "state": decision.state,
+        "reason": decision.reason,
+        "detail": decision.detail,
+        "seq": decision.seq,
+        "admit_ratio": decision.admit_ratio,
+        "stale": decision.stale,
+        "override": override_to_dict(override) if override is not None else None,
     }
 
 

@@ -14,6 +14,7 @@ from sidecar.core.admission import UNIT
 from sidecar.core.board import Board, Cell
 from sidecar.core.decision import Decision
 from sidecar.core.ports import Backend
+from sidecar.core.wire import decision_to_dict
 from sidecar.http.problems import Problem, find, shown
 
 DENY_STATUSES = (401, 403, 429, 503)
@@ -98,12 +99,8 @@ def admit(cell: Cell, page: Page) -> bool:
         return False
     cell.admitted += 1
     shadowed = page.shadow_millionths
-    # Shadow mode admits all; what it would have done is worth a number all the same.
-    if (
-        shadowed < UNIT
-        and cell.policy.shadow
-        and (shadowed <= 0 or not cell.spread.spend(shadowed))
-    ):
+    # Shadow admits all; what would have been done without it is worth a number all the same.
+    if shadowed < UNIT and (shadowed <= 0 or not cell.spread.spend(shadowed)):
         cell.shadow_rejected += 1
     return True
 
@@ -120,13 +117,7 @@ def _render(decision: Decision, status: int, retry_after_s: int | None) -> Answe
     body: dict[str, object] = {
         "allowed": retry_after_s is None,
         "breaker": decision.breaker,
-        "state": decision.state,
-        "reason": decision.reason,
-        "detail": decision.detail,
-        "seq": decision.seq,
-        "admit_ratio": decision.admit_ratio,
-        "stale": decision.stale,
-        "override": None,
+        **decision_to_dict(decision),
     }
     headers = [
         ("Content-Type", "application/json"),

@@ -19,7 +19,7 @@ from aiohttp.http import HttpVersion11
 
 from sidecar.core.board import Board, Cell
 from sidecar.core.decision import Decision
-from sidecar.core.wire import rfc3339
+from sidecar.core.wire import decision_to_dict, rfc3339
 from sidecar.http.problems import Problem
 
 MAX_WATCHERS = 2048
@@ -166,13 +166,7 @@ class Feed:
         admits = decision.admit_ratio >= 1.0
         return {
             "breaker": cell.policy.name,
-            "state": decision.state,
-            "reason": decision.reason,
-            "detail": decision.detail,
-            "seq": decision.seq,
-            "admit_ratio": decision.admit_ratio,
-            "stale": decision.stale,
-            "override": None,
+            **decision_to_dict(decision),
             "retry_after": None if admits else decision.retry_after(self._now()),
         }
 

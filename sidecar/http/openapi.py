@@ -18,9 +18,11 @@ Node = dict[str, Any]
 _METHODS = ("get", "head", "post", "put", "patch", "delete", "options", "trace")
 _PROBLEM = {
     400: "A parameter or the body is wrong; `detail` says which and how.",
-    403: "Not for this client: see Host, Origin and `reports`.",
+    401: "The bearer token is missing or wrong.",
+    403: "Not for this client: see Host, Origin, `reports` and `admin.token_file`.",
     404: "No such breaker or instance; the names are listed.",
     405: "Wrong method; `Allow` lists the right ones.",
+    409: "It contradicts what is in force; `detail` says what and who.",
     413: "The body is over 64 KiB.",
     415: "The body is not application/json.",
     429: "Too many instances report through this sidecar.",
@@ -184,6 +186,20 @@ def _paths() -> Node:
         503,
         parameters=(_NAME, _INSTANCE),
     )
+    gone = {204: {"description": "Done."}}
+    force = _operation(
+        "Force a breaker, fleet-wide.",
+        {200: _ok("In force here.", "Override")},
+        *(400, 401, 403, 404, 409, 413, 415, 503),
+        parameters=(_NAME,),
+    )
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Order"}}}
+    force["requestBody"] = {"required": True, "content": content}
+    orders = (401, 403, 404, 503)
+    release = _operation("End the override.", gone, *orders, parameters=(_NAME,))
+    forget = _operation(
+        "Close a breaker and delete its keys.", gone, *orders, 409, parameters=(_NAME,)
+    )
     live = _operation("Does the event loop turn?", {200: _ok("Yes.", "Object")})
     version = _operation("What runs.", {200: _ok("It.", "Version")})
     metrics = _operation("Metrics.", {200: {"description": "Prometheus text.", "content": _TEXT}})
@@ -193,7 +209,8 @@ def _paths() -> Node:
         "/allowed/{name}": _readable(_decision(_NAME)),
         "/ext_authz/{name}/{path}": _envoy(),
         "/v1/breakers": _readable(breakers),
-        "/v1/breakers/{name}": _readable(breaker),
+        "/v1/breakers/{name}": {**_readable(breaker), "delete": forget},
+        "/v1/breakers/{name}/override": {"put": force, "delete": release},
         "/v1/breakers/{name}/history": _readable(history),
         "/v1/watch": _readable(events),
         "/v1/status": _readable(status),

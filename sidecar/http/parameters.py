@@ -1,4 +1,4 @@
-"""Query parameters of the reading endpoints."""
+"""Query parameters of the reading endpoints, and durations wherever they come."""
 
 from __future__ import annotations
 
@@ -33,9 +33,16 @@ def wait(request: web.Request) -> float:
     given = request.query.get("wait")
     if given is None:
         return DEFAULT_WAIT_S
-    if len(given) > _MAX_TEXT or _DURATION.fullmatch(given) is None:
+    seconds = duration(given)
+    if seconds is None:
         raise Problem(
             400, "bad-parameter", f"wait is {shown(given)}; it must be a duration such as 30s"
         )
-    seconds = sum(float(number) * _UNIT_S[unit] for number, unit in _TERM.findall(given))
     return min(seconds, MAX_WAIT_S)
+
+
+def duration(text: str) -> float | None:
+    """Seconds of a duration as Go reads it; None where it is none."""
+    if len(text) > _MAX_TEXT or _DURATION.fullmatch(text) is None:
+        return None
+    return sum(float(number) * _UNIT_S[unit] for number, unit in _TERM.findall(text))

@@ -13,14 +13,12 @@ from sidecar.core.board import Cell
 from sidecar.core.errors import StoreError
 from sidecar.core.intake import IntakeFull, Post
 from sidecar.core.ports import Backend
-from sidecar.core.reports import INSTANCE, MAX_VALUE_BYTES
+from sidecar.core.reports import INSTANCE
+from sidecar.http.bodies import json_body
 from sidecar.http.posts import bad_instance, parse
 from sidecar.http.problems import Problem, find, shown, store_unavailable
 from sidecar.http.replies import json
 from sidecar.http.settings import HttpSettings, LiveSettings, Transport
-
-MAX_BODY = MAX_VALUE_BYTES
-"""Bytes: what the store takes for one report."""
 
 T = TypeVar("T")
 
@@ -46,7 +44,7 @@ class Reporting:
         """`POST /v1/report[/{name}]`: 202 once it is taken in."""
         self._check_taken()
         cell = find(self._backend.board, request.match_info.get("name"))
-        post = parse(await _body(request))
+        post = parse(await json_body(request))
         await self._whole(self._take(cell, post), f"report {cell.policy.name}")
         return json(accepted(cell, post), 202)
 
@@ -130,25 +128,3 @@ def accepted(cell: Cell, post: Post) -> bytes:
     return msgspec.json.encode(
         {"accepted": True, "breaker": cell.policy.name, "instance": post.instance}
     )
-
-
-async def _body(request: web.Request) -> bytes:
-    """The body, when it is plain JSON and not too large.
-
-    Raises:
-        Problem: 415 for anything but `application/json` without a content coding.
-        HTTPRequestEntityTooLarge: past `MAX_BODY`.
-    """
-    if request.content_type != "application/json":
-        raise Problem(
-            415, None, f"Content-Type is {shown(request.content_type)}; send application/json"
-        )
-    coding = request.headers.get("Content-Encoding", "identity")
-    if coding.strip().lower() != "identity":
-        raise Problem(415, None, f"Content-Encoding is {shown(coding)}; send the body as it is")
-    if request.content_length is not None and request.content_length > MAX_BODY:
-        raise web.HTTPRequestEntityTooLarge(max_size=MAX_BODY, actual_size=request.content_length)
-    try:
-        return await request.read()
-    except (web.RequestPayloadError, asyncio.IncompleteReadError) as error:
-        raise Problem(400, None, "the body is not well-formed") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sidecar.core.override import Mode
 from sidecar.core.types import State
 
 Node = dict[str, Any]
@@ -41,6 +42,8 @@ def components(max_number: int, instance: str, roles: Sequence[str]) -> Node:
         "Transition": _transition(),
         "History": _object({"breaker": _STRING, "transitions": _list("Transition")}),
         "Report": _report(max_number, instance, roles),
+        "Override": _override(),
+        "Order": _order(),
         "Accepted": _object({"accepted": {"const": True}, "breaker": _STRING, "instance": _STRING}),
         "Readiness": _object(
             {
@@ -77,7 +80,7 @@ def _decisions() -> Node:
         "seq": _NATURAL,
         "admit_ratio": _RATIO,
         "stale": _BOOLEAN,
-        "override": {"type": ["object", "null"]},
+        "override": _or_null({"$ref": "#/components/schemas/Override"}),
     }
     refused = {"error": _STRING, "retry_after": {"type": "integer", "minimum": 1}}
     return {
@@ -108,7 +111,7 @@ def _breaker() -> Node:
             "evidence": {"type": ["object", "null"]},
             "stale": _BOOLEAN,
             "lost": _BOOLEAN,
-            "override": {"type": ["object", "null"]},
+            "override": _or_null({"$ref": "#/components/schemas/Override"}),
             "mode": {"enum": ["enforce", "shadow"]},
             "config_mismatch": _BOOLEAN,
             "evaluator": _or_null(evaluator),
@@ -136,6 +139,42 @@ def _transition() -> Node:
             "evaluator": _STRING,
         }
     )
+
+
+_MODE: Node = {"enum": [mode.value for mode in Mode]}
+_TTL: Node = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"const": "none"}]}
+
+
+def _override() -> Node:
+    return _object(
+        {
+            "mode": _MODE,
+            "reason": _STRING,
+            "author": _STRING,
+            "set_at": _TIME,
+            "ttl_s": _or_null(_TTL),
+            "expires_at": _TIME,
+        }
+    )
+
+
+def _order() -> Node:
+    """What may be asked for. Of `ttl_s` and `ttl` exactly one must be there."""
+    text = {"type": "string", "pattern": r"\S", "maxLength": 1024}
+    order = _object(
+        {"mode": _MODE, "reason": text},
+        {
+            "ttl_s": _TTL,
+            "ttl": {"type": "string"},
+            "author": _or_null(text),
+            "replace": _BOOLEAN,
+            # What the key in the store has too; worked out here instead.
+            "set_at": {},
+            "expires_at": {},
+        },
+    )
+    one = [{"required": ["ttl_s"]}, {"required": ["ttl"]}]
+    return {**order, "additionalProperties": False, "oneOf": one}
 
 
 def _report(max_number: int, instance: str, roles: Sequence[str]) -> Node:

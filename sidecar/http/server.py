@@ -9,14 +9,16 @@ from aiohttp import web
 from sidecar.core.ports import Backend, Telemetry
 from sidecar.http import door, problems
 from sidecar.http.allowed import Answers, Decisions
+from sidecar.http.bodies import MAX_BODY
 from sidecar.http.events import Feed, Watching
 from sidecar.http.fastlane import LANE, Lane
 from sidecar.http.listeners import Endpoint, Listeners
 from sidecar.http.openapi import Description
+from sidecar.http.overrides import Orders
 from sidecar.http.probes import Metrics, Probes
 from sidecar.http.reading import Reading
 from sidecar.http.reportlane import ReportLane
-from sidecar.http.reports import MAX_BODY, Reporting
+from sidecar.http.reports import Reporting
 from sidecar.http.settings import HttpSettings, LiveSettings, Transport
 from sidecar.http.sockets import ListenFailed, PortTaken
 from sidecar.http.waiting import Waiters
@@ -68,6 +70,7 @@ def build_app(
     app.add_routes(Decisions(backend, answers, now).routes())
     app.add_routes(Watching(app[FEED]).routes())
     app.add_routes(Reading(backend, waiters, now).routes())
+    app.add_routes(Orders(backend, live, transport).routes())
     app.add_routes(reporting.routes())
     app.add_routes(Probes(backend, live, metrics, now).routes())
     app.add_routes(Description(settings.version).routes())

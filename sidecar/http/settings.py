@@ -18,6 +18,10 @@ class HttpSettings:
     allowed_hosts: frozenset[str] = frozenset()
     """Hosts beyond loopback that `/v1/*` may be asked by: lower case, without port or brackets."""
     reports: Reports = "tcp"
+    admin_token_file: str | None = None
+    """Holds the bearer token that orders over TCP need."""
+    open_orders: bool = False
+    """Without a token file, orders are taken over TCP too: nobody else's store is at stake."""
     version: str = "0+unknown"
     commit: str = "unknown"
 

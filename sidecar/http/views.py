@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sidecar.core.board import Board, Cell
 from sidecar.core.types import Policy
-from sidecar.core.wire import evidence_to_dict, rfc3339
+from sidecar.core.wire import decision_to_dict, evidence_to_dict, rfc3339
 
 
 def breaker(cell: Cell) -> dict[str, object]:
@@ -12,14 +12,8 @@ def breaker(cell: Cell) -> dict[str, object]:
     decision, policy = cell.decision, cell.policy
     return {
         "name": policy.name,
-        "state": decision.state,
-        "reason": decision.reason,
-        "detail": decision.detail,
-        "seq": decision.seq,
-        "admit_ratio": decision.admit_ratio,
-        "stale": decision.stale,
+        **decision_to_dict(decision),
         "lost": decision.lost,
-        "override": None,
         "mode": "shadow" if policy.shadow else "enforce",
         **_record(cell),
         "config_mismatch": cell.mismatched,

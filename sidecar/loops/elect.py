@@ -144,6 +144,7 @@ class Elector:
         now = self._clock.now()
         return (
             not self.candidate.follower
+            and not cell.forgotten
             and cell.session is None
             and cell.seen is not None
             and not cell.seen.followed_only

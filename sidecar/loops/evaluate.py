@@ -24,6 +24,7 @@ from sidecar.loops.elect import Elector
 from sidecar.loops.guard import Signal
 from sidecar.loops.listing import GAP_FACTOR, Listing
 from sidecar.loops.pace import MIN_GAP_S
+from sidecar.loops.tending import OverrideKey
 from sidecar.telemetry import names
 
 REASSERT_GAP_S = 1.0
@@ -55,6 +56,7 @@ class Evaluator:
         self._author = Author(around.instance, 0)
         self._history: list[Transition] = []
         self._listing = Listing(around, cell, self.round)
+        self._override = OverrideKey(around, cell)
         self._busy = asyncio.Lock()
         self._last_round = 0.0
         self._gap_s = MIN_GAP_S
@@ -133,6 +135,9 @@ class Evaluator:
             elif self._listing.given_up(now):
                 pause_s = self._listing.limit_s()
                 await self._elector.give_up(self._name, pause_s, "the reports can't be read")
+            session = self._elector.may_write(self._name)
+            if session is not None:
+                await self._override.tend(session)
             await self._collect()
             if await self.wake.wait(self._until_due()):
                 await asyncio.sleep(self._last_round + self._gap_s - self._around.clock.now())
@@ -142,8 +147,8 @@ class Evaluator:
         policy, seen, now = self._cell.policy, self._cell.seen, self._around.clock.now()
         times = [now + policy.evaluation_interval_s]
         due = due_at(seen, policy) if seen is not None else None
-        if due is not None and due > now:
-            times.append(due)
+        ends = self._cell.standing.ends if self._cell.standing is not None else None
+        times += [at for at in (due, ends) if at is not None and at > now]
         if self._corrected + REASSERT_GAP_S > now:
             times.append(self._corrected + REASSERT_GAP_S)
         return max(MIN_GAP_S / 2, min(times) - now)
@@ -208,6 +213,7 @@ class Evaluator:
             now=now,
             wall_at=clock.wall_at(),
             last_known=self._history[-1].to_state if self._history else None,
+            standing=cell.standing,
         )
         if move is None or move.record.reason != Reason.REASSERTED:
             return move
@@ -282,7 +288,7 @@ class Evaluator:
         self._uncertain = None
         transition = move.transition
         if transition is None:
-            self._tell(move.record)
+            self._tell(move)
             return
         if all(_signature(entry) != _signature(transition) for entry in self._history):
             self._history = [*self._history, transition][-64:]
@@ -308,13 +314,15 @@ class Evaluator:
             **{f"evidence_{key}": value for key, value in transition.evidence.items()},
         )
 
-    def _tell(self, record: Record) -> None:
+    def _tell(self, move: Move) -> None:
         """One line for a write that is no transition."""
-        event = _EVENTS.get(record.reason, names.STEP)
+        record = move.record
+        event = names.REFRESHED if move.refreshed else _EVENTS.get(record.reason, names.STEP)
         self._around.telemetry.event(
             event,
             breaker=self._name,
-            state=str(record.automaton),
+            state=str(record.current_state),
+            automaton=str(record.automaton),
             reason=record.reason,
             admit_ratio=record.admit_ratio,
             seq=record.seq,

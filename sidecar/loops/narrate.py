@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 from sidecar.core.board import Board, Cell
 from sidecar.core.observe import Kind
+from sidecar.core.override import Override
 from sidecar.core.ports import Telemetry
 from sidecar.core.types import Reason
 from sidecar.telemetry import names
+
+REMIND_S = 600.0
+"""How often a forced breaker is told of."""
 
 
 class Narrator:
@@ -17,11 +23,19 @@ class Narrator:
         self._telemetry = telemetry
         self._said: dict[str, tuple[str, str, bool]] = {}
         self._conditions: set[tuple[str, str]] = set()
+        self._forced: dict[str, tuple[Override, float]] = {}
+        """The override that was told of, and when to tell of it again."""
 
-    def look(self) -> None:
+    @property
+    def due(self) -> float:
+        """When to look again though nothing changed (monotonic; infinite: never)."""
+        return min((at for _, at in self._forced.values()), default=math.inf)
+
+    def look(self, now: float) -> None:
         """Compare the board with what was said last."""
         for name, cell in self._board.cells.items():
             self._decision(name, cell)
+            self._override(name, cell, now)
             missing = cell.seen is not None and cell.seen.kind is Kind.MISSING
             self._condition(names.STATE_MISSING, name, missing and cell.seq > 0)
             newer = cell.seen is not None and cell.seen.followed_only
@@ -47,6 +61,31 @@ class Narrator:
             detail=decision.detail,
             seq=decision.seq,
             stale=decision.stale,
+        )
+
+    def _override(self, name: str, cell: Cell, now: float) -> None:
+        """A forced breaker is never forgotten: it is said when it begins, and again and again."""
+        override = cell.decision.override
+        said, again_at = self._forced.get(name, (None, math.inf))
+        if override is None:
+            if said is not None:
+                del self._forced[name]
+                self._telemetry.event(
+                    names.OVERRIDE_OVER, level="warning", breaker=name, mode=str(said.mode)
+                )
+            return
+        if said is not None and said.mode is override.mode and now < again_at:
+            return
+        self._forced[name] = (override, now + REMIND_S)
+        ends = cell.standing.ends if cell.standing is not None else math.inf
+        self._telemetry.event(
+            names.OVERRIDE_HOLDS,
+            level="warning",
+            breaker=name,
+            mode=str(override.mode),
+            author=override.author,
+            why=override.reason,
+            left_s=None if math.isinf(ends) else round(max(0.0, ends - now), 1),
         )
 
     def _condition(self, event: str, name: str, holds: bool) -> bool | None:

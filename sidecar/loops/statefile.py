@@ -18,7 +18,7 @@ import msgspec
 
 from sidecar.core.board import Cell
 from sidecar.core.types import State
-from sidecar.core.wire import rfc3339
+from sidecar.core.wire import decision_to_dict, rfc3339
 from sidecar.loops.around import Around
 from sidecar.telemetry import names
 
@@ -143,12 +143,6 @@ def _shown(cell: Cell, now: float, wall_at: float) -> dict[str, object]:
         back_at = rfc3339(wall_at + decision.retry_after(now))
     return {
         "allowed": decision.admit_ratio > 0.0,
-        "state": decision.state,
-        "reason": decision.reason,
-        "detail": decision.detail,
-        "seq": decision.seq,
-        "admit_ratio": decision.admit_ratio,
-        "stale": decision.stale,
-        "override": None,
+        **decision_to_dict(decision),
         "retry_at": back_at,
     }

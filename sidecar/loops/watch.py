@@ -8,6 +8,7 @@ import stamina
 
 from sidecar.core.decision import poll_wait
 from sidecar.core.errors import StoreError
+from sidecar.core.override import BadOverride, Override
 from sidecar.core.ports import Entry, Page
 from sidecar.core.types import Stored, Unreadable
 from sidecar.loops.around import Around
@@ -28,6 +29,7 @@ class Watch:
         self._clock = around.clock
         self._cursor = Cursor()
         self._decoded: dict[str, tuple[int, Stored]] = {}
+        self._overrides: dict[str, tuple[int, Override | None]] = {}
         self._reachable = True
         self._pace = Pace()
 
@@ -35,6 +37,7 @@ class Watch:
         """Read everything anew at the next poll, for breakers that were not looked for before."""
         self._cursor.reset()
         self._decoded.clear()
+        self._overrides.clear()
 
     async def run(self) -> None:
         """Poll for ever."""
@@ -72,10 +75,13 @@ class Watch:
             )
             self._board.rewind()
             self._decoded.clear()
+            self._overrides.clear()
+        live = before is None and self._looking()
         entries = {entry.key: entry for entry in page.entries}
         for name in self._board.cells:
             self._state(name, entries.get(self._wire.state(name)), page.index)
             self._lock(name, entries.get(self._wire.leader(name)), page.index)
+            self._override(name, entries.get(self._wire.override(name)), page.index, live=live)
         if page.known_leader:
             self._board.synced(self._clock.now())
             self._reached()
@@ -101,6 +107,39 @@ class Watch:
             now=self._clock.now(),
             wall_at=self._clock.wall_at(),
         )
+
+    def _looking(self) -> bool:
+        """Have we been looking until now? Then what is new was written just now."""
+        contact = self._board.contact
+        return (
+            contact.synced is not None
+            and self._clock.now() < contact.synced + contact.stale_after_s
+        )
+
+    def _override(self, name: str, entry: Entry | None, as_of: int, *, live: bool) -> None:
+        override: Override | None = None
+        if entry is not None:
+            index, override = self._overrides.get(name, (-1, None))
+            if index != entry.modify_index:
+                override = self._usable(name, entry)
+                self._overrides[name] = (entry.modify_index, override)
+        self._board.override(
+            name,
+            override,
+            entry.modify_index if entry is not None else 0,
+            as_of,
+            live=live,
+            now=self._clock.now(),
+            wall_at=self._clock.wall_at(),
+        )
+
+    def _usable(self, name: str, entry: Entry) -> Override | None:
+        found = self._wire.decode_override(entry.value)
+        if not isinstance(found, BadOverride):
+            return found
+        self._telemetry.count(names.BAD_RECORDS, kind="override")
+        self._telemetry.event(names.BAD_OVERRIDE, level="warning", breaker=name, fault=found.fault)
+        return None
 
     def _lock(self, name: str, entry: Entry | None, as_of: int) -> None:
         holder = self._wire.decode_holder(entry.value) if entry is not None else None

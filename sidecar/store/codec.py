@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from sidecar.core.naming import BREAKER_NAME, DEFAULT_NAME, RESERVED_NAMES
+from sidecar.core.override import BadOverride, Override
 from sidecar.core.types import BadReport, LockHolder, Record, Report, Stored, Transition
+from sidecar.store.overrides import decode_override, encode_override
 from sidecar.store.records import (
     append_history,
     decode_history,
@@ -90,6 +92,14 @@ class JsonWire(Keys):
     def encode_holder(self, holder: LockHolder) -> bytes:
         """A lock's value as it is written."""
         return encode_holder(holder)
+
+    def decode_override(self, value: bytes) -> Override | BadOverride:
+        """An override, or why it can't be used."""
+        return decode_override(value)
+
+    def encode_override(self, override: Override) -> bytes:
+        """An override as it is written."""
+        return encode_override(override)
 
     def decode_history(self, value: bytes | None) -> tuple[list[Transition], bool]:
         """The transitions, newest last, and whether there was junk among them."""

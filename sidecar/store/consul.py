@@ -95,6 +95,15 @@ class ConsulStore:
         """See `Store.put`."""
         await self._call("put", lambda: self._client.kv.put(_key(key), value), answers.written)
 
+    async def swap(self, key: str, value: bytes, cas: int) -> bool:
+        """See `Store.swap`."""
+        return await self._call(
+            "swap",
+            lambda: self._client.kv.put(_key(key), value, cas=cas),
+            answers.truth,
+            bool,
+        )
+
     async def delete(self, key: str, cas: int | None = None) -> bool:
         """See `Store.delete`."""
         if cas is not None and cas < 1:

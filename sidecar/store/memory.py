@@ -72,6 +72,14 @@ class MemoryStore:
         self._expire()
         self._set(key, value)
 
+    async def swap(self, key: str, value: bytes, cas: int) -> bool:
+        """See `Store.swap`."""
+        self._expire()
+        if self._stale(Put(key, value, cas)):
+            return False
+        self._set(key, value)
+        return True
+
     async def delete(self, key: str, cas: int | None = None) -> bool:
         """See `Store.delete`."""
         self._expire()

@@ -55,6 +55,8 @@ class _State(Struct):
     automaton_ratio: _Ratio | UnsetType = UNSET
     policy: str = ""
     evaluator: str = ""
+    override: str | None = None
+    automaton_last_changed: str | None = None
 
 
 class _ForeignState(Struct):
@@ -71,6 +73,7 @@ _LENIENT: dict[str, Any] = {
     "open_for": 30.0,
 }
 _LENIENT_RATIO = {State.CLOSED: 1.0, State.OPEN: 0.0, State.HALF_OPEN: 0.05}
+_TIMES = ("last_changed", "retry_at", "automaton_last_changed")
 _STATE_TYPES = {f.encode_name: f.type for f in msgspec.structs.fields(_State)}
 
 
@@ -107,7 +110,7 @@ def _lenient(raw: dict[str, Any]) -> dict[str, Any]:
             continue
         try:
             msgspec.convert(raw[name], kind)
-            if name in ("last_changed", "retry_at") and raw[name] is not None:
+            if name in _TIMES and raw[name] is not None:
                 parse_rfc3339(raw[name])
         except UNDECODABLE:
             if name == "seq":
@@ -118,10 +121,17 @@ def _lenient(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _record(state: _State) -> Record:
-    times = {"last_changed": state.last_changed, "retry_at": state.retry_at}
+    times = {
+        "last_changed": state.last_changed,
+        "retry_at": state.retry_at,
+        "automaton_last_changed": state.automaton_last_changed,
+    }
+    forced = state.override is not None and state.automaton_last_changed is not None
     return Record(
         current_state=state.current_state,
-        last_changed_at=field_time("last_changed", times),
+        last_changed_at=field_time("automaton_last_changed" if forced else "last_changed", times),
+        override=state.override,
+        forced_at=field_time("last_changed", times) if forced else None,
         seq=state.seq,
         epoch=state.epoch,
         automaton=state.current_state if state.automaton is UNSET else state.automaton,

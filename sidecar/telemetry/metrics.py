@@ -176,7 +176,7 @@ class _Reading:
             names.SHADOW_REJECTIONS: lambda: self._each(lambda c: c.shadow_rejected),
             names.STALE: lambda: self._each(lambda c: c.decision.stale),
             names.LAST_SYNC: self._last_sync,
-            names.OVERRIDE: lambda: (),
+            names.OVERRIDE: self._overrides,
             names.CONFIG_MISMATCH: lambda: self._each(lambda c: c.mismatched),
             names.EVALUATOR: lambda: self._each(lambda c: c.evaluating),
             names.VERDICT: self._verdicts,
@@ -200,6 +200,12 @@ class _Reading:
     def _last_sync(self) -> Iterator[Sample]:
         synced = self._board.contact.synced
         yield (), 0.0 if synced is None else round(self._wall() - (self._now() - synced), 3)
+
+    def _overrides(self) -> Iterator[Sample]:
+        for name, cell in self._board.cells.items():
+            override = cell.decision.override
+            if override is not None:
+                yield (name, override.mode), 1.0
 
     def _verdicts(self) -> Iterator[Sample]:
         for name, cell in self._board.cells.items():

@@ -238,6 +238,18 @@ NEWER_SCHEMA = Event("newer_schema", "The record's schema is newer than this cod
 MISMATCH = Event("config_mismatch", "The state was written under another configuration.")
 MISMATCH_OVER = Event("config_mismatch_over", "State and configuration agree again.")
 STATE_MISSING = Event("state_missing", "The state key is gone; what was in force stays.")
+REFRESHED = Event(
+    "state_refreshed", "An override or the mode began or ended, and the record says so now."
+)
+OVERRIDE_HOLDS = Event(
+    "override", "A breaker is forced, by whom and why; said again every ten minutes."
+)
+OVERRIDE_OVER = Event("override_over", "A breaker is not forced any more.")
+BAD_OVERRIDE = Event("bad_override", "An override can't be used and changes nothing; said once.")
+OVERRIDE_KEPT = Event(
+    "override_kept", "An override is over here, but its key can't be deleted yet; said once."
+)
+FORGOTTEN = Event("forgotten", "A breaker was closed and its keys were deleted.")
 REPORTER_DROPPED = Event("reporter_dropped", "A key silent for report_gc was deleted.")
 
 # --- the lock --------------------------------------------------------------------------------

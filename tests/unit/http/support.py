@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from sidecar.core.board import Board, Cell
 from sidecar.core.decision import Contact, OnLoss
 from sidecar.core.intake import Post
+from sidecar.core.override import Override
 from sidecar.core.types import Policy, Record, Scalar, State, Transition
 
 WALL_AT = 1_795_000_000.0
@@ -34,6 +35,7 @@ class Paper:
     """Whether reports are taken in without waiting, as where the store is elsewhere."""
     posts: list[tuple[str, Post]] = field(default_factory=list)
     transitions: list[Transition] = field(default_factory=list)
+    orders: list[tuple[object, ...]] = field(default_factory=list)
 
     def take(self, cell: Cell, post: Post) -> bool:
         if not self.at_once:
@@ -56,6 +58,21 @@ class Paper:
             p for p in self.posts if (p[0], p[1].instance) != (cell.policy.name, instance)
         ]
         return len(self.posts) < before
+
+    async def force(self, cell: Cell, override: Override, *, replace: bool) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.orders.append((cell.policy.name, override, replace))
+
+    async def release(self, cell: Cell) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.orders.append((cell.policy.name, "release"))
+
+    async def forget(self, cell: Cell) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.orders.append((cell.policy.name, "forget"))
 
     async def history(self, cell: Cell) -> Sequence[Transition]:
         if self.fault is not None:

@@ -21,7 +21,7 @@ from tests.unit.http.support import Log, Paper
         ("GET", "/v1/breakers/none", 404, None),
         ("GET", "/v1/breakers/none/history", 404, None),
         ("POST", "/v1/breakers", 405, "GET,HEAD"),
-        ("DELETE", "/v1/breakers/default", 405, "GET,HEAD"),
+        ("POST", "/v1/breakers/default", 405, "DELETE,GET,HEAD"),
         ("GET", "/v1/report", 405, "POST"),
         ("GET", "/v1/report/default", 405, "POST"),
         ("POST", "/v1/report/default/c-1", 405, "DELETE"),

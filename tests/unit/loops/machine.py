@@ -119,6 +119,9 @@ class Link:
     async def put(self, key: str, value: bytes) -> None:
         await self._do("put", self._store.put, key, value)
 
+    async def swap(self, key: str, value: bytes, cas: int) -> bool:
+        return await self._do("swap", self._store.swap, key, value, cas)
+
     async def delete(self, key: str, cas: int | None = None) -> bool:
         return await self._do("delete", self._store.delete, key, cas)
 

@@ -1,0 +1,65 @@
+"""Who may give orders: a bearer token over TCP; without one only who is on this machine for sure.
+
+The token's file is read at every order, which is rare: a rotated token counts at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from pathlib import Path
+
+from aiohttp import web
+
+from sidecar.http.problems import Problem
+from sidecar.http.settings import HttpSettings, Transport
+
+MAX_TOKEN_BYTES = 4096
+
+
+async def check(request: web.Request, settings: HttpSettings, transport: Transport) -> None:
+    """Let an order pass, or refuse it.
+
+    The unix socket is guarded by its file mode and asks for no token.
+
+    Raises:
+        Problem: 401 where a token is needed and isn't right, 403 where none is configured, 503
+            where the configured one can't be read.
+    """
+    if transport == "unix":
+        return
+    if settings.admin_token_file is None:
+        if settings.open_orders:
+            return
+        raise Problem(
+            403,
+            "orders-need-a-token",
+            "orders over TCP need a bearer token: configure admin.token_file, use listen.socket, "
+            "or go straight to Consul with your own token (breaker-sidecar force --consul)",
+        )
+    expected = await asyncio.to_thread(_read, settings.admin_token_file)
+    given = request.headers.getall("Authorization", [])
+    scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+    if scheme.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), expected):
+        raise Problem(
+            401,
+            "unauthorized",
+            "send the bearer token of admin.token_file: Authorization: Bearer <token>",
+            headers={"WWW-Authenticate": 'Bearer realm="breaker-sidecar"'},
+        )
+
+
+def _read(path: str) -> bytes:
+    """The token. An empty file must not become a token that everybody can send."""
+    try:
+        with Path(path).open("rb") as file:
+            token = file.read(MAX_TOKEN_BYTES).strip()
+    except OSError as fault:
+        raise _unreadable(fault.strerror or "it can't be read") from fault
+    if not token:
+        raise _unreadable("it is empty")
+    return token
+
+
+def _unreadable(why: str) -> Problem:
+    return Problem(503, "token-file-unusable", f"admin.token_file is of no use: {why}")
