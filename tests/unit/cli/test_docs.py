@@ -26,7 +26,7 @@ def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Co
 def test_every_command_and_option_is_there() -> None:
     rows = [line for line in PAGE.splitlines() if line.startswith("| `")]
     for name, command in commands(cli):
-        assert any(row.startswith((f"| `{name}`", f"| `{name} [")) for row in rows), name
+        assert any(row.startswith((f"| `{name}`", f"| `{name} ")) for row in rows), name
         for param in command.params:
             long = [option for option in param.opts if option.startswith("--")]
             for option in long:
