@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tools.programs import CONSUL, GATEWAYS, PACKAGED, ROOT, GoProgram
+from tools.programs import CONSUL, GATEWAYS, NOMAD, PACKAGED, ROOT, GoProgram
 
 BIN = ROOT / ".tools" / "bin"
 
@@ -110,7 +110,7 @@ def build(program: GoProgram) -> Path:
             raise BuildFailedError(
                 f"{fault}. The build needs the Go that {program.folder / 'go.mod'} names (Go 1.21"
                 " or newer fetches it by itself), Go's module proxy or a filled module cache, and"
-                " about 4 GiB of disk"
+                " about 4 GiB of disk" + (", and a C compiler" if program.cgo else "")
             ) from fault
         finally:
             unfinished.unlink(missing_ok=True)
@@ -122,7 +122,7 @@ def _go_build(go: str, program: GoProgram, output: Path) -> None:
     subprocess.run(
         [go, "build", "-o", output, *flags, program.module + program.package],
         cwd=program.folder,
-        env={**os.environ, "CGO_ENABLED": "0"},
+        env={**os.environ, "CGO_ENABLED": str(int(program.cgo))},
         check=True,
         timeout=BUILD_DEADLINE_S,
     )
@@ -144,7 +144,7 @@ def ensure(program: GoProgram) -> Path:
 
 def main(argv: list[str] | None = None) -> int:
     """Bring the named programs, or all; say what is missing. 0 or 1."""
-    known = {program.name: program for program in (CONSUL, *GATEWAYS)}
+    known = {program.name: program for program in (CONSUL, NOMAD, *GATEWAYS)}
     parser = argparse.ArgumentParser(prog="get_tools", description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}")
     names = parser.parse_args(argv).names

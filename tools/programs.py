@@ -21,6 +21,7 @@ class GoProgram:
         oldest: the oldest release the tests are meant for.
         home: where people get it.
         flags: of `go build`; `{version}` is the pinned one.
+        cgo: whether it has to be built with a C compiler.
     """
 
     name: str
@@ -32,6 +33,7 @@ class GoProgram:
     oldest: tuple[int, int]
     home: str
     flags: tuple[str, ...] = ()
+    cgo: bool = False
 
     @property
     def folder(self) -> Path:
@@ -95,9 +97,30 @@ TRAEFIK = GoProgram(
         "-ldflags=-s -w -X github.com/traefik/traefik/v3/pkg/version.Version={version}",
     ),
 )
+NOMAD = GoProgram(
+    name="nomad",
+    title="Nomad",
+    module="github.com/hashicorp/nomad",
+    package="",
+    ask="version",
+    answer=r"\ANomad v(\d+)\.(\d+)\.",
+    # Workload identities for Consul are that old, and a Consul block without them is deprecated.
+    oldest=(1, 8),
+    home="https://developer.hashicorp.com/nomad",
+    flags=("-trimpath", "-ldflags=-s -w"),
+    cgo=True,
+)
 
 GATEWAYS = (CADDY, TRAEFIK)
 """The gateways that no Debian release packages; `PACKAGED` has the others."""
 
 PACKAGED = {"nginx": "nginx-light", "haproxy": "haproxy"}
 """Programs that come from the distribution, with the Debian package of each."""
+
+CNI_FOLDERS = (Path("/opt/cni/bin"), Path("/usr/lib/cni"))
+"""Where Nomad's documentation and Debian put the plugins that make bridge networks."""
+
+
+def cni_plugins() -> Path | None:
+    """The folder that has them; None where there is none."""
+    return next((folder for folder in CNI_FOLDERS if (folder / "bridge").is_file()), None)

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable
 
 from tools import get_tools
-from tools.programs import CONSUL, GATEWAYS, ROOT, GoProgram
+from tools.programs import CONSUL, GATEWAYS, NOMAD, ROOT, GoProgram, cni_plugins
 
 REMEDIES = {
     "consul": "a Consul 1.20 or newer on PATH, or Go (https://go.dev/dl) to build one",
@@ -22,6 +22,9 @@ REMEDIES = {
     "go": "Go on PATH (https://go.dev/dl)",
     "java": "a JDK and Maven on PATH (on Debian: default-jdk-headless and maven)",
     "node": "Node.js on PATH (on Debian: nodejs)",
+    "nomad": "root; Nomad 1.8 or newer on PATH, or Go and a C compiler to build one; CNI plugins,"
+    " iptables, ip and nsenter (on Debian: containernetworking-plugins, iptables, iproute2,"
+    " util-linux)",
     "packages": "binutils, strace, systemd and util-linux (Debian's packages of these names)",
     "promtool": "Prometheus with promtool on PATH (on Debian: prometheus)",
     "rust": "rustc on PATH (on Debian: rustc)",
@@ -33,13 +36,14 @@ TOOLCHAINS = {
     "go": ("go",),
     "java": ("java", "javac", "mvn"),
     "node": ("node",),
+    "nomad": ("iptables", "ip", "nsenter"),
     "packages": ("objdump", "readelf", "strace", "strip", "systemd-analyze", "unshare"),
     "promtool": ("promtool", "prometheus"),
     "rust": ("rustc",),
 }
 """The programs that a marker's tests start, all of them on PATH."""
 
-ONLY_IN_ALL = ("gateways", "go", "java", "node", "packages", "promtool", "rust", "slow")
+ONLY_IN_ALL = ("gateways", "go", "java", "node", "nomad", "packages", "promtool", "rust", "slow")
 """Markers that `test` leaves to `all`: other languages and servers, and what takes long by nature,
 such as waiting for a session to expire. A newcomer's tests are over in a few minutes."""
 
@@ -60,7 +64,14 @@ def missing_needs(*, everything: bool) -> list[str]:
             for marker, programs in TOOLCHAINS.items()
             if any(shutil.which(program) is None for program in programs)
         ]
+        if "nomad" not in missing and not _nomad_runs():
+            missing.append("nomad")
     return missing
+
+
+def _nomad_runs() -> bool:
+    """Whether its tests can: they make networks of their own."""
+    return os.geteuid() == 0 and cni_plugins() is not None and _brought(NOMAD)
 
 
 def _brought(*programs: GoProgram) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tools import get_tools
-from tools.programs import CADDY, CONSUL, GATEWAYS, TRAEFIK, GoProgram
+from tools.programs import CADDY, CONSUL, GATEWAYS, NOMAD, TRAEFIK, GoProgram
 
 
 def fake(path: Path, script: str) -> Path:
@@ -93,7 +93,7 @@ def test_a_build_lands_in_the_cache_and_is_not_made_twice(folder: Path) -> None:
     assert get_tools.build(CONSUL) == get_tools.find(CONSUL)
 
 
-@pytest.mark.parametrize("program", [CONSUL, *GATEWAYS], ids=lambda program: program.name)
+@pytest.mark.parametrize("program", [CONSUL, NOMAD, *GATEWAYS], ids=lambda program: program.name)
 def test_the_pinned_version_is_one_that_the_tests_accept(program: GoProgram) -> None:
     major, minor = program.pinned_version().split(".")[:2]
     assert (int(major), int(minor)) >= program.oldest
@@ -104,6 +104,8 @@ def test_the_pinned_version_is_one_that_the_tests_accept(program: GoProgram) -> 
     [
         (CADDY, "v2.11.4 h1:abc=\n", (2, 11)),
         (CADDY, "unknown", None),
+        (NOMAD, "Nomad v1.10.5\nBuildDate 2025-09-09\n", (1, 10)),
+        (NOMAD, "Consul v1.22.3\n", None),
         (TRAEFIK, "Version:      3.5.3\nCodename:     x\n", (3, 5)),
         (TRAEFIK, "Version:      dev\n", None),
     ],
@@ -121,6 +123,15 @@ def test_the_version_is_told_to_the_build(folder: Path) -> None:
     assert f"CustomVersion=v{CADDY.pinned_version()}" in (folder / "said").read_text("utf-8")
 
 
+@pytest.mark.parametrize(("program", "cgo"), [(NOMAD, "1"), (CADDY, "0")])
+def test_only_what_needs_c_is_built_with_it(folder: Path, program: GoProgram, cgo: str) -> None:
+    fake(folder / "bin" / "go", f'echo "$CGO_ENABLED" > {folder}/said; exit 1')
+    with pytest.raises(get_tools.BuildFailedError) as failed:
+        get_tools.build(program)
+    assert (folder / "said").read_text("utf-8").strip() == cgo
+    assert ("a C compiler" in str(failed.value)) == program.cgo
+
+
 def test_packages_are_named_for_what_is_not_on_path(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,4 +146,4 @@ def test_all_are_tried_and_each_that_is_missing_is_named(
     monkeypatch.setattr(get_tools, "DAEMON_FOLDERS", ())
     assert get_tools.main([]) == 1
     said = capsys.readouterr().err
-    assert all(title in said for title in ("Consul: ", "Caddy: ", "Traefik: ", "nginx-light"))
+    assert all(title in said for title in ("Consul: ", "Nomad: ", "Caddy: ", "nginx-light"))

@@ -1,6 +1,7 @@
 """What is left out is said, and left out only where that is allowed."""
 
 from configparser import ConfigParser
+from pathlib import Path
 
 import pytest
 
@@ -95,14 +96,31 @@ def test_a_failed_build_is_a_fault_not_a_reason_to_test_less(
 
 
 @pytest.mark.parametrize("everything", [True, False])
-def test_the_gateways_are_brought_only_for_all(
+def test_other_servers_are_brought_only_for_all(
     monkeypatch: pytest.MonkeyPatch, everything: bool
 ) -> None:
     brought: list[str] = []
     monkeypatch.setattr(get_tools, "ensure", lambda program: brought.append(program.name))
     monkeypatch.setattr(get_tools, "missing_packages", list)
-    run_tests.missing_needs(everything=everything)
-    assert brought == ["consul", *(["caddy", "traefik"] if everything else [])]
+    monkeypatch.setattr(run_tests, "TOOLCHAINS", {})
+    monkeypatch.setattr(run_tests.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(run_tests, "cni_plugins", lambda: ROOT)
+    assert run_tests.missing_needs(everything=everything) == []
+    assert brought == ["consul", *(["caddy", "traefik", "nomad"] if everything else [])]
+
+
+@pytest.mark.parametrize(("user", "plugins"), [(1000, ROOT), (0, None)])
+def test_nomad_needs_root_and_plugins_and_is_not_built_without(
+    monkeypatch: pytest.MonkeyPatch, user: int, plugins: Path | None
+) -> None:
+    brought: list[str] = []
+    monkeypatch.setattr(get_tools, "ensure", lambda program: brought.append(program.name))
+    monkeypatch.setattr(get_tools, "missing_packages", list)
+    monkeypatch.setattr(run_tests, "TOOLCHAINS", {})
+    monkeypatch.setattr(run_tests.os, "geteuid", lambda: user)
+    monkeypatch.setattr(run_tests, "cni_plugins", lambda: plugins)
+    assert run_tests.missing_needs(everything=True) == ["nomad"]
+    assert "nomad" not in brought
 
 
 def test_every_marker_that_is_registered_has_a_remedy() -> None:
