@@ -37,7 +37,7 @@ def block(measured: Measured, costs: Costs, machine: dict[str, str]) -> str:
     plan = measured.plan
     sizes = ", ".join(f"{size:,}" for size in plan.sizes)
     counts = ", ".join(f"{count:,}" for count in plan.pages)
-    said = "; ".join(f"{key} {machine[key]}" for key in ("cpu", "cores", "python", "consul"))
+    said = "; ".join(f"{key} {machine[key]}" for key in ("cpu", "cores", "load", "python", "consul"))
     how = (
         f"Measured on: {said}. Fleets of {sizes} followers with one breaker, and"
         f" {plan.page_followers} followers with {counts} breakers; all else is worked out from"

@@ -17,7 +17,7 @@ from bench.fleet.worker import Totals
 SMALL = dataclasses.replace(
     QUICK, sizes=(4, 12), trips=1, pages=(1, 10), page_followers=4, pollers=6, processes=2
 )
-MACHINE = {"cpu": "one", "cores": "2", "python": "3.11", "consul": "Consul v1.22.3"}
+MACHINE = {"cpu": "one", "cores": "2", "load": "0", "python": "3.11", "consul": "Consul v1.22.3"}
 
 
 @pytest.fixture(scope="module")
