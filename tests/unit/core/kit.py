@@ -16,6 +16,7 @@ from sidecar.core.board import Board, Cell
 from sidecar.core.breaker import Author, Move, new_epoch, step
 from sidecar.core.decision import Contact, OnLoss
 from sidecar.core.observe import Seen
+from sidecar.core.override import Override, completed
 from sidecar.core.reports import Item, Reports
 from sidecar.core.signals import Judgement, judge
 from sidecar.core.types import (
@@ -74,6 +75,7 @@ def as_read(stored: Stored) -> Stored:
         stored,
         last_changed_at=parse_rfc3339(rfc3339(stored.last_changed_at)),
         retry_at=None if stored.retry_at is None else parse_rfc3339(rfc3339(stored.retry_at)),
+        forced_at=None if stored.forced_at is None else parse_rfc3339(rfc3339(stored.forced_at)),
         evidence=dict(stored.evidence),
     )
 
@@ -97,6 +99,14 @@ class Store:
     holder: str | None = None
     lock_index: int = 0
     history: list[Transition] = field(default_factory=list)
+    override: Override | None = None
+    override_index: int = 0
+
+    def put_override(self, override: Override | None) -> None:
+        """Write the override's key, or delete it."""
+        self.index += 1
+        self.override = override
+        self.override_index = 0 if override is None else self.index
 
     def put_state(self, stored: Stored | None) -> None:
         """Write the state key, or delete it, without asking anybody."""
@@ -195,9 +205,11 @@ class Sidecar:
 
     def sync_state(self) -> None:
         """The long poll answers."""
-        store = self.store
+        store, contact = self.store, self.board.contact
+        live = contact.synced is not None and self.now < contact.synced + contact.stale_after_s
         if store.index < self._last_index:
             self.board.rewind()
+            live = False
         self._last_index = store.index
         self.board.observe(
             "default",
@@ -209,6 +221,15 @@ class Sidecar:
         )
         holder = LockHolder(instance=store.holder, address="", since_at=0) if store.holder else None
         self.board.lock("default", store.holder, holder, store.index, now=self.now)
+        self.board.override(
+            "default",
+            store.override,
+            store.override_index,
+            store.index,
+            live=live,
+            now=self.now,
+            wall_at=self.wall_at,
+        )
         self.board.synced(self.now)
         self.board.refresh(self.now)
 
@@ -255,7 +276,20 @@ class Sidecar:
             now=self.now,
             wall_at=self.wall_at,
             last_known=self.store.history[-1].to_state if self.store.history else None,
+            standing=self.cell.standing,
         )
+
+    def tend(self) -> None:
+        """What an evaluator does to the override's key."""
+        standing = self.cell.standing
+        if standing is None or standing.index != self.store.override_index:
+            return
+        if not standing.holds(self.now):
+            self.store.put_override(None)
+            return
+        whole = completed(standing, now=self.now, wall_at=self.wall_at)
+        if whole is not None:
+            self.store.put_override(whole)
 
     def write(self, move: Move, *, answer_lost: bool = False) -> bool:
         """Commit, and take in what was written unless the answer gets lost."""

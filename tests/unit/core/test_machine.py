@@ -10,12 +10,15 @@ The checks keep books of their own, from what really happened; they share no cod
 * nothing but healthy evidence, of a quorum and newer than HALF_OPEN, moves the ratio or closes;
 * the same report never trips the breaker twice;
 * OPEN lasts its time on the evaluator's clock, then ends; ratio steps keep their gap;
-* of all calls exactly the ratios' sum is admitted.
+* of all calls exactly the ratios' sum is admitted;
+* what is in force is the override's word while it holds by the machine's own clock, then again
+  the automaton's, which went on underneath.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass, field, replace
 
@@ -31,6 +34,7 @@ from hypothesis.stateful import (
 
 from sidecar.core.admission import UNIT
 from sidecar.core.breaker import TABLE, Move
+from sidecar.core.override import Mode, placed
 from sidecar.core.reports import Item
 from sidecar.core.types import (
     Foreign,
@@ -79,6 +83,12 @@ class Books:
     """When each report was first seen."""
     listed: dict[str, Item] = field(default_factory=dict)
     looked: bool = False
+    synced: float | None = None
+    index: int = 0
+    order: tuple[str, float | None] | None = None
+    """The override last seen, by its reason, and when it ends if it was seen to appear."""
+    short: bool = False
+    """Its times are not filled in. One that is short again is a new order, not the old one."""
     admitted: int = 0
     due: float = 0.0
     """The sum of the ratios over all calls."""
@@ -123,6 +133,7 @@ class Fleet(RuleBasedStateMachine):
         self.books = [Books() for _ in self.cars]
         self.reporter_jump: dict[str, float] = {}
         self.nonce = 0
+        self.orders = 0
         self.stays = 0
         self.stay = 0
         self.begun: dict[int, int] = {}
@@ -191,6 +202,34 @@ class Fleet(RuleBasedStateMachine):
         self.store.put_state(None)
         self.disturb()
 
+    @rule(
+        mode=st.sampled_from(list(Mode)),
+        ttl=st.sampled_from([2.0, 30.0, 300.0, math.inf]),
+        by_hand=st.booleans(),
+    )
+    def force(self, mode: Mode, ttl: float, by_hand: bool) -> None:
+        self.orders += 1
+        reason, at = f"order {self.orders}", WALL_AT + self.time.t
+        override = placed(mode, ttl_s=ttl, reason=reason, author="ann", wall_at=at)
+        if by_hand:
+            override = replace(override, set_at=None, expires_at=None)
+        self.store.put_override(override)
+
+    @rule()
+    def release(self) -> None:
+        self.store.put_override(None)
+
+    @rule()
+    def tend_the_override(self) -> None:
+        i = self.holder()
+        self.sync_state(i)
+        before = self.store.override
+        self.cars[i].tend()
+        if before is not None and self.store.override is None:
+            assert self.mode(i) is None, "only one that is over is deleted"
+        for j in range(3):
+            self.sync_state(j)
+
     @rule()
     def take_a_snapshot(self) -> None:
         self.backup = Backup(self.store.saved(), self.stay, set(self.spent), self.time.t)
@@ -217,6 +256,7 @@ class Fleet(RuleBasedStateMachine):
     def take_over(self, i: int) -> None:
         self.cars[i].stand()
         self.note_state(i)
+        self.note_override(i)
         for entry in self.store.history:
             self.books[i].known_seq = max(self.books[i].known_seq, entry.seq)
             self.books[i].known_epoch = max(self.books[i].known_epoch, entry.epoch)
@@ -319,6 +359,41 @@ class Fleet(RuleBasedStateMachine):
     def sync_state(self, i: int) -> None:
         self.cars[i].sync_state()
         self.note_state(i)
+        self.note_override(i)
+
+    def note_override(self, i: int) -> None:
+        books, override, now = self.books[i], self.store.override, self.cars[i].now
+        live = books.synced is not None and now < books.synced + 10.0
+        live = live and self.store.index >= books.index
+        books.synced, books.index = now, self.store.index
+        short = override is not None and override.set_at is None
+        again = short and not books.short
+        books.short = short
+        if override is None:
+            books.order = None
+        elif books.order is None or books.order[0] != override.reason or again:
+            assert override.ttl_s is not None
+            books.order = (override.reason, now + override.ttl_s if live else None)
+            standing = self.cars[i].cell.standing
+            assert standing is not None
+            assert standing.ends <= now + override.ttl_s
+
+    def mode(self, i: int) -> Mode | None:
+        """The override in force for one machine."""
+        car, order = self.cars[i], self.books[i].order
+        standing = car.cell.standing
+        if order is None or standing is None:
+            assert standing is None
+            return None
+        ends = order[1] if order[1] is not None else standing.ends
+        assert standing.holds(car.now) == (car.now < ends)
+        return standing.override.mode if car.now < ends else None
+
+    def in_force(self, i: int, automaton: State) -> State:
+        mode = self.mode(i)
+        if mode is Mode.OPEN:
+            return State.OPEN
+        return State.CLOSED if mode is not None or self.policy.shadow else automaton
 
     def note_state(self, i: int) -> None:
         books, state, now = self.books[i], self.store.state, self.cars[i].now
@@ -371,6 +446,7 @@ class Fleet(RuleBasedStateMachine):
                 self.unanswered = (i, spent)
             else:
                 self.note_state(i)
+                self.note_override(i)
             self.time.t += A_WRITE_S
         return may
 
@@ -403,7 +479,8 @@ class Fleet(RuleBasedStateMachine):
             assert record.seq == (before.seq if isinstance(before, Record) else 0) + 1
         assert record.epoch >= books.known_epoch
         assert record.evaluator == car.name
-        assert record.current_state is (State.CLOSED if self.policy.shadow else record.automaton)
+        assert record.current_state is self.in_force(i, record.automaton)
+        assert record.override == self.mode(i)
         history = self.store.history
         left = own.automaton if own is not None else history[-1].to_state if history else None
         changed = left not in (None, record.automaton)
@@ -450,7 +527,7 @@ class Fleet(RuleBasedStateMachine):
             assert record.automaton_ratio > own.automaton_ratio
             self.check_growth(i, own, record, gap=True)
         else:
-            assert record.current_state is not own.current_state
+            assert (record.current_state, record.override) != (own.current_state, own.override)
 
     def fresh(self, i: int, *, after: int) -> list[Item]:
         """Reports that may count: good, first seen here lately, changed after an index."""
@@ -492,7 +569,17 @@ class Fleet(RuleBasedStateMachine):
         known = books.stay == self.stay and books.stay not in books.guessed
         if before.automaton is State.OPEN and known:
             assert car.now < books.first[self.stay] + before.open_for_s + SLACK_S
-        assert (before.current_state is before.automaton) or self.policy.shadow
+        assert before.current_state is self.in_force(i, before.automaton)
+        assert before.override == self.mode(i)
+
+    @invariant()
+    def the_decision_obeys_the_override(self) -> None:
+        for i, car in enumerate(getattr(self, "cars", ())):
+            car.board.refresh(car.now)
+            decision, mode = car.cell.decision, self.mode(i)
+            assert (decision.override is not None) == (mode is not None)
+            if mode is not None:
+                assert decision.admit_ratio == (0.0 if mode is Mode.OPEN else 1.0)
 
     @invariant()
     def the_history_is_a_chain_of_edges(self) -> None:
