@@ -53,9 +53,10 @@ lint: .venv/.dev ## format, rules, types, and which part may import which
 
 bench: .venv/.dev ## the measurements
 	@$(VENV_PYTHON) -m tools.get_tools consul
+	@$(VENV_PYTHON) -m tools.get_tools opa || echo 'Measuring without OPA.' >&2
 	@$(VENV_PYTHON) -m bench $(ARGS)
 
-dashboard: .venv/.dev ## monitoring/dashboard.json anew, from tools/dashboard.py
+dashboard: .venv/.dev ## monitoring/dashboard.json anew, from tools/dashboard
 	@$(VENV_PYTHON) -m tools.dashboard
 
 bundle: .venv/.dev ## dist/: the self-contained tarball for hosts without Python, and its SBOM

@@ -1,0 +1,1 @@
+"""The Grafana dashboard as code; `python -m tools.dashboard` writes monitoring/dashboard.json."""
