@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -18,6 +19,9 @@ from sidecar.http.listeners import Endpoint
 from sidecar.http.server import build_app, build_diagnostics
 from sidecar.http.settings import HttpSettings, Transport
 from sidecar.loops.elect import Candidate
+
+if TYPE_CHECKING:
+    from sidecar.store.transport import ConsulSettings
 
 
 def policies(config: Config) -> list[Policy]:
@@ -69,7 +73,7 @@ def restart_needed(old: Config, new: Config) -> list[str]:
         for key in ("address", "socket", "socket_mode", "state_file", "diagnostics", "allow_remote")
         if getattr(old.listen, key) != getattr(new.listen, key)
     ]
-    live = {"session_ttl_s", "lock_delay_s", "on_loss", "max_stale_s"}
+    live = {"session_ttl_s", "lock_delay_s", "fast_takeover_s", "on_loss", "max_stale_s"}
     found += [
         f"consul.{key.removesuffix('_s')}"
         for key in old.consul.__struct_fields__
@@ -84,10 +88,17 @@ def store(config: Config, now: Callable[[], float], telemetry: Telemetry) -> Sto
         from sidecar.store.memory import MemoryStore
 
         return MemoryStore(now)
-    from sidecar.store.consul import ConsulSettings, ConsulStore
+    from sidecar.store.consul import ConsulStore
+
+    return ConsulStore(consul_settings(config), telemetry)
+
+
+def consul_settings(config: Config) -> ConsulSettings:
+    """Where Consul is, and as whom to speak to it."""
+    from sidecar.store.transport import ConsulSettings
 
     consul, endpoint = config.consul, model.consul_endpoint(config.consul)
-    settings = ConsulSettings(
+    return ConsulSettings(
         scheme=endpoint.scheme,
         host=endpoint.host,
         port=endpoint.port,
@@ -101,7 +112,6 @@ def store(config: Config, now: Callable[[], float], telemetry: Telemetry) -> Sto
         tls_verify=consul.tls_verify,
         namespace=consul.namespace,
     )
-    return ConsulStore(settings, telemetry)
 
 
 def candidate(config: Config, instance: str) -> Candidate:
@@ -113,6 +123,7 @@ def candidate(config: Config, instance: str) -> Candidate:
         lock_delay_s=config.consul.lock_delay_s,
         follower=config.role == "follower",
         eager=config.store == "memory",
+        fast_s=config.consul.fast_takeover_s if config.store == "consul" else None,
     )
 
 

@@ -1,0 +1,262 @@
+"""Whether Consul is reached, and by whom it takes us: address, TLS, token, clock, agent."""
+
+from __future__ import annotations
+
+import email.utils
+import errno
+import json
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sidecar.config.addresses import is_loopback
+from sidecar.config.model import Consul, consul_endpoint
+from sidecar.config.units import format_duration
+from sidecar.core.errors import StoreError, StoreUnreachable
+from sidecar.core.wire import parse_rfc3339
+from sidecar.doctor.findings import Finding, fault, fine, warning
+from sidecar.store.transport import Answer, ConsulSettings, Transport, tls_context
+
+CHECK = "consul"
+ADDRESS = "consul.address"
+CLOCK_S = 5.0
+"""A difference of clocks that people and a cold start notice."""
+DAY_S = 86400.0
+"""Reports from so far ahead are refused by every evaluator."""
+TOKEN_LEFT_S = 3600.0
+OLDEST = (1, 20)
+"""The oldest Consul that this is tested with."""
+_MOST_KEPT = 200
+_TRUST = {18, 19, 20, 21}
+_EXPIRED = {9, 10}
+_NAME = {62, 64}
+"""OpenSSL's codes of what is wrong with a certificate."""
+
+
+class Agent:
+    """Consul's HTTP interface with the daemon's own transport: the same TLS, token and limits."""
+
+    def __init__(self, settings: ConsulSettings) -> None:
+        self._transport: Any = Transport(settings)
+
+    async def get(self, path: str, **params: str) -> Answer:
+        """A GET. Raises StoreError."""
+        answer: Answer = await self._transport.get(None, path, list(params.items()))
+        return answer
+
+    async def put(self, path: str, body: object = None) -> Answer:
+        """A PUT of JSON. Raises StoreError."""
+        data = b"" if body is None else json.dumps(body).encode()
+        answer: Answer = await self._transport.put(None, path, data=data)
+        return answer
+
+    async def close(self) -> None:
+        """End its connections."""
+        await self._transport.close()
+
+
+def tls_files(settings: ConsulSettings) -> Iterator[Finding]:
+    """The files of an https address, before anybody is asked."""
+    if settings.scheme != "https" or settings.unix_path:
+        return
+    named = {
+        "consul.ca_file": settings.ca_file,
+        "consul.client_cert": settings.client_cert,
+        "consul.client_key": settings.client_key,
+    }
+    for key, path in named.items():
+        try:
+            if path is not None:
+                Path(path).read_bytes()
+        except OSError as error:
+            yield fault(
+                "tls", f"can't be read: {error.strerror}", "name a readable file", key, path
+            )
+            return
+    try:
+        context = tls_context(settings)
+    except OSError as error:
+        key = "consul.ca_file" if settings.client_cert is None else "consul.client_cert"
+        said = f"can't be used: {error}"
+        mend = "name PEM files, and a key that belongs to the certificate"
+        yield fault("tls", said, mend, key, named[key])
+        return
+    authorities = ssl.get_default_verify_paths()
+    if not (settings.ca_file or context.get_ca_certs() or authorities.capath or authorities.cafile):
+        said = "this machine has no certificate authorities that we find, so nobody is trusted"
+        yield fault("tls", said, "name the authority of Consul's certificate", "consul.ca_file")
+
+
+async def reach(agent: Agent, config: Consul) -> tuple[list[Finding], Answer | None]:
+    """Ask who leads, for which no right is needed. The answer comes back only if it is good."""
+    try:
+        answer = await agent.get("/v1/status/leader")
+    except StoreError as problem:
+        said, mend = _unreachable(problem, config)
+        return [fault(CHECK, said, mend, ADDRESS, config.address)], None
+    found = _no_leader(answer, config)
+    if found is not None:
+        return [found], None
+    return [fine(CHECK, f"answers; the leader is {_json(answer)}", ADDRESS, config.address)], answer
+
+
+def _no_leader(answer: Answer, config: Consul) -> Finding | None:
+    """What is wrong with the answer to who leads; None where nothing is."""
+    here = {"key": ADDRESS, "value": config.address}
+    said = answer.body[:_MOST_KEPT].decode("utf-8", "replace").strip()
+    if answer.status == 400 and "HTTPS" in said:
+        mend = "write https:// in front of it, or set consul.scheme: https (CONSUL_HTTP_SSL)"
+        return fault("tls", "speaks TLS, and was asked without", mend, **here)
+    if answer.status == 429 or (answer.status == 503 and "rate limit" in said.lower()):
+        mend = "raise the server's limits.request_limits, or have fewer clients ask it"
+        return warning(CHECK, f"limits our requests ({answer.status} {said})", mend, **here)
+    leader = _json(answer)
+    if answer.status == 500 or leader == "":
+        mend = "bring its servers back to a majority: `consul operator raft list-peers`"
+        return fault(CHECK, f"knows of no leader: {said}", mend, **here)
+    if answer.status != 200 or not isinstance(leader, str):
+        mend = "name the HTTP address of a Consul agent (port 8500, with TLS 8501)"
+        return fault(CHECK, f"what answers there is no Consul ({answer.status})", mend, **here)
+    return None
+
+
+def _unreachable(problem: StoreError, config: Consul) -> tuple[str, str]:
+    """What keeps us from it, and the mend."""
+    cause = problem.__cause__
+    inner = getattr(cause, "certificate_error", None) or getattr(cause, "os_error", None) or cause
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        return _distrusted(inner)
+    text = f"{inner!r} {problem}"
+    for sign, said, mend in (
+        ("WRONG_VERSION_NUMBER", "speaks no TLS there", "use http://, or its TLS port (8501)"),
+        ("RECORD_LAYER_FAILURE", "speaks no TLS there", "use http://, or its TLS port (8501)"),
+        (
+            "CERTIFICATE_REQUIRED",
+            "wants a certificate of ours",
+            "set consul.client_cert and consul.client_key",
+        ),
+        ("UNKNOWN_CA", "doesn't trust our certificate", "have consul.client_cert made by its CA"),
+    ):
+        if sign in text:
+            return said, mend
+    if isinstance(problem, StoreUnreachable) and isinstance(cause, TimeoutError):
+        mend = "see whether the agent hangs (`consul members` there), or a firewall drops packets"
+        return str(problem), mend
+    return _by_errno(inner, config) or (str(problem), "see whether a Consul agent runs there")
+
+
+def _distrusted(error: ssl.SSLCertVerificationError) -> tuple[str, str]:
+    said = f"its certificate isn't trusted: {error.verify_message}"
+    if error.verify_code in _EXPIRED:
+        return said, "renew the agent's certificate (and see that both clocks are right)"
+    if error.verify_code in _NAME:
+        return said, "ask it by a name that its certificate is for"
+    if error.verify_code in _TRUST:
+        return said, "set consul.ca_file (CONSUL_CACERT) to the authority that signed it"
+    return said, "see the agent's certificate: openssl s_client -connect"
+
+
+def _by_errno(inner: BaseException | None, config: Consul) -> tuple[str, str] | None:
+    path = consul_endpoint(config).socket
+    if isinstance(inner, socket.gaierror):
+        return f"its name isn't known here ({inner.strerror})", "correct the name, or the resolver"
+    number = inner.errno if isinstance(inner, OSError) else None
+    if number == errno.ENOENT:
+        mend = 'have the agent listen there (addresses.http = "unix://…"), or correct the path'
+        return "no socket is there", mend
+    if number in {errno.EACCES, errno.EPERM}:
+        mend = f"let this user open it: set unix_sockets of the agent, or chmod/chgrp {path}"
+        return "this user may not open it", mend
+    if number == errno.ECONNREFUSED:
+        mend = "start a Consul agent there, or say where one is (consul.address, CONSUL_HTTP_ADDR)"
+        return "nobody listens there (connection refused)", mend
+    return None
+
+
+def clocks(answer: Answer, wall_at: Callable[[], float] = time.time) -> Iterator[Finding]:
+    """Consul's clock (in whole seconds) beside this machine's."""
+    try:
+        theirs_at = email.utils.parsedate_to_datetime(answer.headers.get("Date", "")).timestamp()
+    except ValueError:
+        return
+    apart_s = wall_at() - theirs_at - 0.5
+    if abs(apart_s) < CLOCK_S:
+        yield fine("clock", "agrees with Consul's to a few seconds")
+        return
+    which = "ahead of" if apart_s > 0 else "behind"
+    said = f"this machine's is {format_duration(round(abs(apart_s)))} {which} Consul's"
+    mend = "set both by NTP (chronyc tracking, timedatectl)"
+    if abs(apart_s) >= DAY_S:
+        said += ": reports from a day ahead are refused"
+        yield fault("clock", said, mend)
+    else:
+        said += "; times in records mislead people and a sidecar that has just started"
+        yield warning("clock", said, mend)
+
+
+async def token(agent: Agent, config: Consul) -> list[Finding]:
+    """Whether the token is known, and for how long. After a fault nothing else would work."""
+    key = next((k for k in ("token_file", "token") if getattr(config, k)), None)
+    where = f"consul.{key}" if key else "consul.token"
+    value = config.token_file if key == "token_file" else None
+    answer = await agent.get("/v1/acl/token/self")
+    said = answer.body[:_MOST_KEPT].decode("utf-8", "replace").strip()
+    if answer.status == 401 and "disabled" in said:
+        return [fine("token", "Consul asks for none: access control is off")]
+    if answer.status in {401, 403}:
+        if key is None:
+            mend = "set consul.token_file to a file with a token (CONSUL_HTTP_TOKEN_FILE)"
+            return [fault("token", f"none is set, and Consul wants one ({said})", mend, where)]
+        mend = "make a new one (consul acl token create) and put it there"
+        said = f"isn't known to Consul: expired, deleted, or of another datacenter ({said})"
+        return [fault("token", said, mend, where, value)]
+    body = _json(answer)
+    if answer.status != 200 or not isinstance(body, dict):
+        return []
+    return [_expiry(body, where, value, renewed=key == "token_file")]
+
+
+def _expiry(body: Mapping[str, Any], key: str, value: str | None, *, renewed: bool) -> Finding:
+    ends = body.get("ExpirationTime")
+    if not isinstance(ends, str):
+        return fine("token", "is known to Consul, and doesn't expire", key, value)
+    left_s = parse_rfc3339(ends) - time.time()
+    said = f"expires in {format_duration(max(0, round(left_s)))}"
+    if left_s < TOKEN_LEFT_S and not renewed:
+        mend = "use consul.token_file, which is read again when it changes, and renew the file"
+        return warning("token", f"{said}, and nothing renews it here", mend, key, value)
+    return fine("token", f"is known to Consul, and {said}", key, value)
+
+
+async def itself(agent: Agent, config: Consul) -> list[Finding]:
+    """What the agent is, as far as the token may know (`agent:read`, which nothing else needs)."""
+    answer = await agent.get("/v1/agent/self")
+    body = _json(answer)
+    about = body.get("Config") if isinstance(body, dict) else None
+    found = []
+    endpoint = consul_endpoint(config)
+    if endpoint.socket is None and not is_loopback(endpoint.host):
+        said = "is on another machine; one blocking query of every sidecar ends there"
+        mend = "run a Consul client agent on each host, and ask that (127.0.0.1:8500)"
+        found.append(warning("agent", said, mend, ADDRESS, config.address))
+    if not isinstance(about, dict):
+        return found
+    version, kind = str(about.get("Version")), "server" if about.get("Server") else "client"
+    number = re.match(r"([0-9]+)\.([0-9]+)\.", version)
+    if number and (int(number[1]), int(number[2])) < OLDEST:
+        said = f"is Consul {version}, older than what this is tested with"
+        mend = f"upgrade it to {OLDEST[0]}.{OLDEST[1]} or newer"
+        found.append(warning("agent", said, mend, ADDRESS, config.address))
+    found.append(fine("agent", f"Consul {version}, a {kind}, node {about.get('NodeName')}"))
+    return found
+
+
+def _json(answer: Answer) -> Any:
+    try:
+        return json.loads(answer.body)
+    except ValueError:
+        return None

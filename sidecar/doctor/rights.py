@@ -1,0 +1,183 @@
+"""What the token may do, tried out on the real keys without leaving a trace on any.
+
+Writes are tried in transactions that can't go through: their last operation checks for an index
+that no key has. Consul looks at the rights to every operation first and tells those that are
+lacking; then it undoes everything, so that no index moves and nobody's watch is woken. Only a
+session is really made, and destroyed again.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from sidecar.config.model import Config
+from sidecar.config.units import format_duration
+from sidecar.doctor.agent import Agent
+from sidecar.doctor.findings import Finding, fault, fine, warning
+from sidecar.store.codec import Keys
+from sidecar.store.transport import Answer
+
+PROBE = "doctor-never-written"
+_NO_INDEX = 2**62
+_DENIED = re.compile(r"lacks permission '([a-z]+:[a-z]+)' on \\?\"([^\"\\]*)")
+_BOUNDS = re.compile(r"must be between \[([^=]+)=([^]]+)\]")
+
+
+@dataclass(slots=True)
+class Lacking:
+    """The rights that were refused, by the prefix that they are needed for."""
+
+    by_prefix: dict[str, set[str]] = field(default_factory=dict)
+
+    def add(self, prefix: str, right: str) -> None:
+        """Note one."""
+        self.by_prefix.setdefault(prefix, set()).add(right)
+
+
+def prefixes(config: Config) -> dict[str, str]:
+    """Every prefix that the sidecar uses, with the configuration key that names it."""
+    found = {
+        f"{config.consul.state_prefix}/": "consul.state_prefix",
+        f"{config.consul.history_prefix}/": "consul.state_prefix",
+    }
+    for name, breaker in config.breakers.items():
+        found.setdefault(f"{breaker.consul_key_prefix}/", f"breakers.{name}.consul_key_prefix")
+    return found
+
+
+async def reading(agent: Agent, config: Config, lacking: Lacking) -> None:
+    """Read one key below each prefix, and list it: only the first tells a lack from emptiness."""
+    for prefix in prefixes(config):
+        if config.role == "follower" and not _read_by_followers(prefix, config):
+            continue
+        one = await agent.get(f"/v1/kv/{prefix}{PROBE}")
+        listed = await agent.get(f"/v1/kv/{prefix}", recurse="")
+        if one.status == 403:
+            lacking.add(prefix, "read")
+        elif listed.status == 403:
+            lacking.add(prefix, "list")
+        elif listed.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true":
+            lacking.add(prefix, "read")
+
+
+def _read_by_followers(prefix: str, config: Config) -> bool:
+    return prefix.startswith((f"{config.consul.state_prefix}/", f"{config.consul.history_prefix}/"))
+
+
+async def session(agent: Agent, config: Config) -> tuple[str | None, list[Finding]]:
+    """Make a session as an evaluator does. The caller destroys it."""
+    ttl_s, key = config.consul.session_ttl_s, "consul.session_ttl"
+    answer = await agent.put(
+        "/v1/session/create",
+        {
+            "Name": "breaker-sidecar doctor",
+            "Checks": [],
+            "Behavior": "release",
+            "TTL": f"{ttl_s:g}s",
+            "LockDelay": "0s",
+        },
+    )
+    if answer.status == 200:
+        made: str = json.loads(answer.body)["ID"]
+        return made, [fine("session", "can be made", key, format_duration(ttl_s))]
+    said = answer.body[:300].decode("utf-8", "replace").strip()
+    bounds = _BOUNDS.search(said)
+    if bounds:
+        problem = f"Consul takes session TTLs from {bounds[1]} to {bounds[2]} only"
+        mend = f"set consul.session_ttl: {bounds[1]} (or lower session_ttl_min of the servers)"
+        return None, [fault("session", problem, mend, key, format_duration(ttl_s))]
+    if answer.status == 403:
+        denied = _DENIED.search(said)
+        node = denied[2] if denied else ""
+        mend = (
+            f'add to the token\'s policy: session_prefix "{node}" {{ policy = "write" }}'
+            ", or set role: follower"
+        )
+        problem = "the token may make no session, so this sidecar can never evaluate"
+        return None, [fault("rights", problem, mend, "role", config.role)]
+    mend = "see the log of Consul's servers"
+    return None, [fault("session", f"none can be made: {answer.status} {said}", mend, key)]
+
+
+async def writing(
+    agent: Agent, config: Config, made: str | None, lacking: Lacking
+) -> list[Finding]:
+    """Try what an evaluator writes, and what reports need, in transactions that are undone."""
+    keys = Keys(config.consul.state_prefix)
+    found: list[Finding] = []
+    for name, breaker in config.breakers.items():
+        operations = []
+        if config.role != "follower":
+            operations += [_set(keys.state(name)), _set(keys.history(name))]
+            operations.append(
+                _set(keys.leader(name)) if made is None else _lock(keys.leader(name), made)
+            )
+        if config.role != "follower" or config.reports != "off":
+            operations.append(_set(f"{breaker.consul_key_prefix}/{PROBE}"))
+        if not operations:
+            continue
+        doomed = [*operations, *_doom(str(operations[-1]["Key"]))]
+        answer = await agent.put("/v1/txn", [{"KV": each} for each in doomed])
+        for right, key in _denied(answer):
+            prefix = next((p for p in prefixes(config) if key.startswith(p)), key)
+            lacking.add(prefix, right)
+        if answer.status not in {403, 409}:
+            said = f"a transaction was answered {answer.status}, not refused as it had to be"
+            found.append(fault("rights", said, "see the log of Consul's servers"))
+    return found
+
+
+def _set(key: str) -> dict[str, object]:
+    return {"Verb": "set", "Key": key, "Value": base64.b64encode(b"{}").decode()}
+
+
+def _lock(key: str, made: str) -> dict[str, object]:
+    return {**_set(key), "Verb": "lock", "Session": made}
+
+
+def _doom(key: str) -> Iterator[dict[str, object]]:
+    """What no transaction survives: an index, and a lock, that no key has."""
+    yield {"Verb": "check-index", "Key": key, "Index": _NO_INDEX}
+    yield {"Verb": "check-session", "Key": key, "Session": "00000000-0000-0000-0000-000000000000"}
+
+
+def _denied(answer: Answer) -> Iterator[tuple[str, str]]:
+    """The rights that were refused, with the key of each."""
+    try:
+        body = json.loads(answer.body)
+        texts = [str(error["What"]) for error in body["Errors"] or ()]
+    except (ValueError, KeyError, TypeError):
+        texts = [answer.body.decode("utf-8", "replace")]
+    for text in texts:
+        if denied := _DENIED.search(text):
+            yield denied[1].removeprefix("key:"), denied[2]
+
+
+def verdicts(lacking: Lacking, config: Config) -> Iterator[Finding]:
+    """One finding a prefix that lacks something, or one that all is there."""
+    where = prefixes(config)
+    if not lacking.by_prefix:
+        said = "read, and write and lock as an evaluator" if config.role == "auto" else "read"
+        yield fine("rights", f"the token may {said} below {', '.join(where)}")
+        return
+    for prefix, rights in sorted(lacking.by_prefix.items()):
+        only_reports = config.role == "follower" and not _read_by_followers(prefix, config)
+        policy = _policy(rights, auto=config.role == "auto")
+        said = f"the token lacks key:{', key:'.join(sorted(rights))} below {prefix}"
+        mend = f'add to its policy: key_prefix "{prefix}" {{ policy = "{policy}" }}'
+        key = where.get(prefix, "consul.state_prefix")
+        value = prefix.rstrip("/")
+        if only_reports:
+            said += ", so reports through this sidecar are lost"
+            yield warning("rights", said, f"{mend}, or set reports: off", key, value)
+        else:
+            yield fault("rights", said, mend, key, value)
+
+
+def _policy(rights: Iterable[str], *, auto: bool) -> str:
+    """The least policy with these rights; an evaluator needs to write wherever it reads."""
+    return "write" if auto or "write" in set(rights) else next(iter(sorted(rights)))
