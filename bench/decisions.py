@@ -1,4 +1,4 @@
-"""Requests per second and latency of /allowed, beside nginx and a Consul KV read, by wrk."""
+"""Requests per second and latency of /allowed, beside nginx, a Consul KV read and OPA, by wrk."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from bench import opa
 from bench.host import missing, on_core, wait_until
 from bench.table import Row
 from bench.wire import Connection
@@ -26,6 +27,13 @@ FIGURES: tuple[tuple[str, str, Callable[[Load], float]], ...] = (
 """Unit, name and how to get it."""
 
 
+PEERS = {"nginx": "nginx return 200", "consul": "Consul KV read", "opa": "OPA, the same question"}
+BESIDE = (("closed", "consul"), ("closed", "opa"))
+"""What is compared besides every state with nginx."""
+LEAST_OF_NGINX, LEAST_OF_OPA = 0.9, 6.0
+"""Of a peer's throughput at many connections."""
+MOST_OF_NGINX = {"latency p50": 1.1, "latency p99": 1.5}
+"""Of nginx's latency at one connection."""
 STATES = {"closed": "default", "open": "open", "half open": "half"}
 """What is measured, and the breaker that is in this state."""
 _CONFIG = {
@@ -85,7 +93,7 @@ def _consul() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _daemon() -> Iterator[int]:
+def daemon() -> Iterator[int]:
     """One breaker in each state; yields the port."""
     with on_core(SERVER_CORE):
         daemon = Daemon(_CONFIG).start()
@@ -108,21 +116,53 @@ def _daemon() -> Iterator[int]:
 
 
 def _rounds(rounds: int, seconds: int, connections: int) -> dict[str, list[Load]]:
-    loads: dict[str, list[Load]] = {**{state: [] for state in STATES}, "nginx": [], "consul": []}
-    with _daemon() as ours, _nginx() as nginx, _consul() as consul:
+    with contextlib.ExitStack() as stack:
+        ours = stack.enter_context(daemon())
         urls = {
             **{
                 state: f"http://127.0.0.1:{ours}/allowed/{breaker}"
                 for state, breaker in STATES.items()
             },
-            "nginx": f"http://127.0.0.1:{nginx}/",
-            "consul": f"http://127.0.0.1:{consul}/v1/kv/breaker/state",
+            "nginx": f"http://127.0.0.1:{stack.enter_context(_nginx())}/",
+            "consul": f"http://127.0.0.1:{stack.enter_context(_consul())}/v1/kv/breaker/state",
         }
+        if (program := opa.binary()) is not None:
+            port = stack.enter_context(opa.serving(program))
+            urls["opa"] = f"http://127.0.0.1:{port}{opa.QUESTION}"
+        loads: dict[str, list[Load]] = {name: [] for name in urls}
         for _ in range(rounds):
             for name, url in urls.items():
                 rejections = name in STATES and name != "closed"
                 loads[name].append(wrk(url, connections, seconds, rejections=rejections))
     return loads
+
+
+def _target(connections: int, said: str, peer: str) -> tuple[str, float | None, float | None]:
+    """How the target reads, and what our figure over the peer's must be: at least, at most."""
+    if said == "requests" and connections > 1:
+        least = {"nginx": LEAST_OF_NGINX, "opa": LEAST_OF_OPA}.get(peer)
+        return (f"≥ {least:g}×", least, None) if least is not None else ("", None, None)
+    if peer == "nginx" and connections == 1 and said in MOST_OF_NGINX:
+        return f"≤ {MOST_OF_NGINX[said]:g}×", None, MOST_OF_NGINX[said]
+    return "", None, None
+
+
+def _row(connections: int, ours: str, peer: str, loads: dict[str, list[Load]]) -> Iterator[Row]:
+    """One of our states beside one peer, in every figure."""
+    many = f"{connections} connection" + ("s" if connections > 1 else "")
+    for unit, said, figure in FIGURES:
+        target, least, most = _target(connections, said, peer)
+        yield Row(
+            section=SECTION,
+            what=f"/allowed {ours}, {many}, {said}",
+            value=statistics.median(map(figure, loads[ours])),
+            unit=unit,
+            peer=PEERS[peer],
+            peer_value=statistics.median(map(figure, loads[peer])),
+            target=target,
+            least_ratio=least,
+            most_ratio=most,
+        )
 
 
 def measure(*, quick: bool) -> Iterator[Row]:
@@ -133,15 +173,8 @@ def measure(*, quick: bool) -> Iterator[Row]:
     rounds, seconds = (1, 2) if quick else (5, 3)
     for connections in (32, 1):
         loads = _rounds(rounds, seconds, connections)
-        many = f"{connections} connection" + ("s" if connections > 1 else "")
-        for unit, said, figure in FIGURES:
-            pairs = [(state, "nginx", "nginx return 200") for state in STATES]
-            for ours, peer, called in [*pairs, ("closed", "consul", "Consul KV read")]:
-                yield Row(
-                    section=SECTION,
-                    what=f"/allowed {ours}, {many}, {said}",
-                    value=statistics.median(map(figure, loads[ours])),
-                    unit=unit,
-                    peer=called,
-                    peer_value=statistics.median(map(figure, loads[peer])),
-                )
+        for ours, peer in [*((state, "nginx") for state in STATES), *BESIDE]:
+            if peer in loads:
+                yield from _row(connections, ours, peer, loads)
+    if opa.binary() is None:
+        yield Row(section=SECTION, what="/allowed beside OPA", note="no OPA: `make tools ARGS=opa`")

@@ -23,6 +23,9 @@ class Row:
     peer_value: float | None = None
     target: str = ""
     limit: float | None = None
+    least_ratio: float | None = None
+    most_ratio: float | None = None
+    """Targets that are measured against the peer."""
     note: str = ""
 
     @property
@@ -37,9 +40,18 @@ class Row:
         """`met`, `missed`, or nothing where there is no target or no figure."""
         if self.value is None:
             return "left out"
-        if self.limit is None:
+        kept = [
+            figure <= most
+            for figure, most in (
+                (self.value, self.limit),
+                (self.ratio, self.most_ratio),
+                (self.least_ratio, self.ratio),
+            )
+            if figure is not None and most is not None
+        ]
+        if not kept:
             return ""
-        return "met" if self.value <= self.limit else "MISSED"
+        return "met" if all(kept) else "MISSED"
 
     def as_dict(self) -> dict[str, object]:
         """For the JSON file."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tools.programs import CONSUL, GATEWAYS, NOMAD, PACKAGED, ROOT, GoProgram
+from tools.programs import CONSUL, GATEWAYS, NOMAD, PACKAGED, PEERS, ROOT, GoProgram
 
 BIN = ROOT / ".tools" / "bin"
 
@@ -143,15 +143,16 @@ def ensure(program: GoProgram) -> Path:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Bring the named programs, or all; say what is missing. 0 or 1."""
-    known = {program.name: program for program in (CONSUL, NOMAD, *GATEWAYS)}
+    """Bring the named programs, or all that tests need; say what is missing. 0 or 1."""
+    needed = (CONSUL, NOMAD, *GATEWAYS)
+    known = {program.name: program for program in (*needed, *PEERS)}
     parser = argparse.ArgumentParser(prog="get_tools", description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}")
     names = parser.parse_args(argv).names
     if unknown := [name for name in names if name not in known]:
         parser.error(f"no such program: {', '.join(unknown)}")
     failed = False
-    for program in [known[name] for name in names or known]:
+    for program in [known[name] for name in names] or needed:
         try:
             linked = ensure(program)
         except (ToolMissingError, BuildFailedError) as fault:

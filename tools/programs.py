@@ -111,6 +111,22 @@ NOMAD = GoProgram(
     cgo=True,
 )
 
+OPA = GoProgram(
+    name="opa",
+    title="OPA",
+    module="github.com/open-policy-agent/opa",
+    package="",
+    ask="version",
+    answer=r"\AVersion: (\d+)\.(\d+)\.",
+    # Policies are written in Rego v1 since then.
+    oldest=(1, 0),
+    home="https://www.openpolicyagent.org",
+    flags=("-trimpath", "-ldflags=-s -w"),
+)
+
+PEERS = (OPA,)
+"""What `make bench` measures beside us; `make tools` alone doesn't bring what no test needs."""
+
 GATEWAYS = (CADDY, TRAEFIK)
 """The gateways that no Debian release packages; `PACKAGED` has the others."""
 

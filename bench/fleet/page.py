@@ -37,7 +37,9 @@ def block(measured: Measured, costs: Costs, machine: dict[str, str]) -> str:
     plan = measured.plan
     sizes = ", ".join(f"{size:,}" for size in plan.sizes)
     counts = ", ".join(f"{count:,}" for count in plan.pages)
-    said = "; ".join(f"{key} {machine[key]}" for key in ("cpu", "cores", "load", "python", "consul"))
+    said = "; ".join(
+        f"{key} {machine[key]}" for key in ("cpu", "cores", "load", "python", "consul")
+    )
     how = (
         f"Measured on: {said}. Fleets of {sizes} followers with one breaker, and"
         f" {plan.page_followers} followers with {counts} breakers; all else is worked out from"
@@ -115,7 +117,7 @@ def _knowing(measured: Measured, costs: Costs) -> str:
     lines.append(
         (True, (f"{far:,}", f"{number(costs.last_s.at(far))} s", "–", f"{number(cpu_s)} s"))
     )
-    return table(("sidecars", "median", "slowest", "of it Consul's CPU"), lines)
+    return table(("sidecars", "median", "slowest", "Consul's CPU for it"), lines)
 
 
 def _polling(measured: Measured) -> str:

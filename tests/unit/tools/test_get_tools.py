@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tools import get_tools
-from tools.programs import CADDY, CONSUL, GATEWAYS, NOMAD, TRAEFIK, GoProgram
+from tools.programs import CADDY, CONSUL, GATEWAYS, NOMAD, OPA, TRAEFIK, GoProgram
 
 
 def fake(path: Path, script: str) -> Path:
@@ -93,7 +93,9 @@ def test_a_build_lands_in_the_cache_and_is_not_made_twice(folder: Path) -> None:
     assert get_tools.build(CONSUL) == get_tools.find(CONSUL)
 
 
-@pytest.mark.parametrize("program", [CONSUL, NOMAD, *GATEWAYS], ids=lambda program: program.name)
+@pytest.mark.parametrize(
+    "program", [CONSUL, NOMAD, OPA, *GATEWAYS], ids=lambda program: program.name
+)
 def test_the_pinned_version_is_one_that_the_tests_accept(program: GoProgram) -> None:
     major, minor = program.pinned_version().split(".")[:2]
     assert (int(major), int(minor)) >= program.oldest
@@ -108,6 +110,7 @@ def test_the_pinned_version_is_one_that_the_tests_accept(program: GoProgram) -> 
         (NOMAD, "Consul v1.22.3\n", None),
         (TRAEFIK, "Version:      3.5.3\nCodename:     x\n", (3, 5)),
         (TRAEFIK, "Version:      dev\n", None),
+        (OPA, "Version: 1.22.0\nBuild Commit: \n", (1, 22)),
     ],
 )
 def test_each_is_known_by_its_answer(
@@ -147,3 +150,15 @@ def test_all_are_tried_and_each_that_is_missing_is_named(
     assert get_tools.main([]) == 1
     said = capsys.readouterr().err
     assert all(title in said for title in ("Consul: ", "Nomad: ", "Caddy: ", "nginx-light"))
+
+
+def test_what_only_the_measurements_need_is_brought_by_name_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(get_tools, "DAEMON_FOLDERS", ())
+    assert get_tools.main([]) == 1
+    assert "OPA" not in capsys.readouterr().err
+    fake(get_tools.cached_binary(OPA), "echo 'Version: 1.22.0'")
+    monkeypatch.setattr(get_tools, "ROOT", folder)
+    assert get_tools.main(["opa"]) == 0
+    assert (folder / "tools" / "bin" / "opa").exists()
