@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from bench import evaluation
+from bench import clients, decisions, evaluation
 from bench.host import BenchError
 from bench.table import Row, over_rounds, percentile, render
 from bench.wrk import parse
@@ -39,6 +41,27 @@ def test_a_row_says_whether_its_target_was_met() -> None:
     assert verdict(56.1, 56.0) == "MISSED"
     assert verdict(1.0, None) == ""
     assert verdict(None, 56.0) == "left out"
+
+
+def test_a_target_may_be_measured_against_the_peer() -> None:
+    def row(value: float, least: float | None = None, most: float | None = None) -> Row:
+        return Row(
+            section="s", what="w", value=value, peer_value=100, least_ratio=least, most_ratio=most
+        )
+
+    assert row(90, least=0.9).verdict == "met"
+    assert row(89, least=0.9).verdict == "MISSED"
+    assert row(110, most=1.1).verdict == "met"
+    assert row(111, most=1.1).verdict == "MISSED"
+    assert replace(row(1, least=6.0), limit=2.0).verdict == "MISSED"
+    assert row(1).verdict == ""
+
+
+def test_a_decision_of_the_client_is_measured_in_every_state() -> None:
+    rows = list(clients.measure(quick=True))
+    assert len(rows) == 2 * len(decisions.STATES)
+    # In microseconds: a call that asked the daemon would take 60 at least.
+    assert all(row.value is not None and 0 < row.value < 50 for row in rows)
 
 
 def test_the_table_shows_value_peer_ratio_target_and_note() -> None:
