@@ -68,7 +68,12 @@ ROWS: tuple[Row, ...] = (
             Panel(
                 "Alerts",
                 "What Prometheus says of the sidecars right now. Empty is good.",
-                (Query('ALERTS{alertname=~"Breaker.+", alertstate="firing", %F}', "", rare=True),),
+                (
+                    Query(
+                        'ALERTS{alertname=~"Breaker.+", alertstate="firing", %F}',
+                        "",
+                    ),
+                ),
                 kind="table",
             ),
             Panel(
@@ -105,7 +110,6 @@ ROWS: tuple[Row, ...] = (
                     Query(
                         "max by (fleet, breaker, mode) (breaker_override{%B})",
                         "{{fleet}} {{breaker}}: {{mode}}",
-                        rare=True,
                     ),
                 ),
                 kind="stat",
@@ -139,7 +143,6 @@ ROWS: tuple[Row, ...] = (
                         '{%B, decision="reject"}[$__rate_interval])) / (sum by (fleet, breaker)'
                         " (rate(breaker_decisions_total{%B}[$__rate_interval])) > 0)",
                         "{{fleet}} {{breaker}}",
-                        rare=True,
                     ),
                 ),
                 unit="percentunit",
@@ -220,7 +223,6 @@ ROWS: tuple[Row, ...] = (
                         "sum by (fleet, breaker, to, reason)"
                         " (increase(breaker_transitions_total{%B}[5m])) > 0",
                         "{{fleet}} {{breaker}} → {{to}} {{reason}}",
-                        rare=True,
                     ),
                 ),
                 stacked=True,

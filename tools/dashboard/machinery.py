@@ -192,7 +192,6 @@ ROWS: tuple[Row, ...] = (
                     Query(
                         "changes(process_start_time_seconds{%S}[1h]) > 0",
                         "{{fleet}} {{instance}}",
-                        rare=True,
                     ),
                 ),
             ),
@@ -218,7 +217,6 @@ ROWS: tuple[Row, ...] = (
                     Query(
                         "fleet_breaker:breaker_decisions_rejected:ratio_rate5m{%R}",
                         "{{fleet}} {{breaker}}",
-                        rare=True,
                     ),
                 ),
                 unit="percentunit",

@@ -25,15 +25,10 @@ MATCHERS = {
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One PromQL expression and what its series are called.
-
-    Args:
-        rare: nothing answers while all is well.
-    """
+    """One PromQL expression and what its series are called."""
 
     expr: str
     legend: str
-    rare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
