@@ -124,6 +124,8 @@ class Daemon:
         LibraryLogs(self.telemetry.event).install()
         self._tasks.start("watch", self._watch.run)
         self._tasks.start("elect", self._elector.run)
+        if self._config.store == "consul":
+            self._tasks.start("pulse", self._elector.pulse.run)
         self._tasks.start("report", self._reporter.run)
         try:
             await self._look_first()

@@ -78,6 +78,7 @@ CONSUL = Section(
         Key("state_prefix", kinds.PREFIX),
         _timer("session_ttl", duration(10.0, DAY_S)),  # Consul's own bounds
         _timer("lock_delay", duration(0.0, 60.0)),  # Consul's own bounds
+        Key("fast_takeover", duration(1.0, 60.0), nullable=True, field="fast_takeover_s"),
         Key("on_loss", choice("keep", "allow", "deny")),
         _timer("max_stale", duration(5.0)),
         Key("token", kinds.TEXT, nullable=True, secret=True),

@@ -33,6 +33,7 @@ class Consul(msgspec.Struct, frozen=True):
     state_prefix: str = "breaker"
     session_ttl_s: float = 10.0
     lock_delay_s: float = 1.0
+    fast_takeover_s: float | None = None
     on_loss: Literal["keep", "allow", "deny"] = "keep"
     max_stale_s: float = 30.0
     token: str | None = None

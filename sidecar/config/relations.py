@@ -64,6 +64,13 @@ def _consul(config: Config) -> Iterator[Clash]:
     if (consul.client_cert is None) != (consul.client_key is None):
         missing = "client_key" if consul.client_key is None else "client_cert"
         yield Clash((cert, key), "is half of a pair", f"set consul.{missing} too")
+    if consul.fast_takeover_s is not None and consul.fast_takeover_s >= consul.session_ttl_s:
+        fast, ttl = dur(consul.fast_takeover_s), dur(consul.session_ttl_s)
+        yield Clash(
+            (("consul", "fast_takeover"), ("consul", "session_ttl")),
+            f"fast_takeover ({fast}) is not shorter than session_ttl ({ttl})",
+            "set fast_takeover to 2s, or leave it out",
+        )
 
 
 def _times(breaker: Breaker) -> Iterator[Clash]:

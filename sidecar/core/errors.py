@@ -32,6 +32,10 @@ class SessionLost(StoreError):
     """The session no longer exists; every lock it held is gone."""
 
 
+class CheckLost(StoreError):
+    """The check is not known (any more) or critical: no session bound to it can live."""
+
+
 class Contradicted(Exception):
     """An order would lift a live `open` without saying that it means to."""
 

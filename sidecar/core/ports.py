@@ -124,8 +124,14 @@ class Store(Protocol):
     async def commit(self, fence: Fence, writes: Sequence[Put]) -> Committed | Refused:
         """Apply all writes or none, in one transaction behind the fence."""
 
-    async def create_session(self, name: str, ttl_s: float, lock_delay_s: float) -> Session:
-        """A new session without health checks, behaviour `release`."""
+    async def create_session(
+        self, name: str, ttl_s: float, lock_delay_s: float, check: str | None = None
+    ) -> Session:
+        """A new session, behaviour `release`; with `check` it ends too when that turns critical.
+
+        Raises:
+            CheckLost: the store doesn't know that check (yet), or it is critical.
+        """
 
     async def renew_session(self, session: str) -> Session:
         """Extend the session's life.
@@ -136,6 +142,23 @@ class Store(Protocol):
 
     async def destroy_session(self, session: str) -> None:
         """End a session; an absent one is fine. Locks it still held get a lock-delay."""
+
+    async def register_check(self, check: str, ttl_s: float) -> None:
+        """A check at the local agent that turns critical `ttl_s` after its last pass.
+
+        It is passing now, also where it was registered before. What nobody passes for a minute or
+        so goes away by itself.
+        """
+
+    async def pass_check(self, check: str) -> None:
+        """Let the check live for another `ttl_s`.
+
+        Raises:
+            CheckLost: the agent knows it no more.
+        """
+
+    async def deregister_check(self, check: str) -> None:
+        """Take a check away; an absent one is fine. Locks bound to it get a lock-delay."""
 
     async def acquire(self, key: str, value: bytes, session: str) -> Entry | None:
         """Take the lock (or refresh its value when already held by `session`).

@@ -8,19 +8,24 @@ from dataclasses import dataclass
 
 from sidecar.core.board import Cell
 from sidecar.core.election import ROUND_S, probability, starts_after
-from sidecar.core.errors import SessionLost, StoreDenied, StoreError
+from sidecar.core.errors import CheckLost, SessionLost, StoreDenied, StoreError
 from sidecar.core.lease import Lease
 from sidecar.core.types import LockHolder
 from sidecar.loops.around import Around
 from sidecar.loops.guard import Signal
 from sidecar.loops.leftover import Leftovers
+from sidecar.loops.pulse import Pulse
 from sidecar.telemetry import names
 
 RETRY_S = 0.25
 """Between attempts at a free lock that is refused: no watch tells the end of a lock-delay."""
 MAX_PAUSE_S = 5.0
+CHECK_KNOWN_S = 1.0
+"""How long a new check may take from the local agent to the servers."""
 REFRESH_GAP_S = 1.0
 """Between two corrections of a lock's value that somebody else keeps overwriting."""
+_SESSION_LATE = "the session could not be renewed in time"
+_CHECK_LATE = "the local agent could not be told in time that this sidecar lives"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,8 @@ class Candidate:
     Args:
         address: where its HTTP listener is, for the lock's value.
         eager: nobody else can stand (a store of our own), so there is no contest to hold.
+        fast_s: bind sessions to a check at the local agent that lives so long without a pass, so
+            that a dead evaluator is replaced that much sooner; None: their own ttl is enough.
     """
 
     instance: str
@@ -38,6 +45,7 @@ class Candidate:
     lock_delay_s: float
     follower: bool
     eager: bool
+    fast_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -93,12 +101,18 @@ class Elector:
         self._not_before: dict[str, float] = {}
         self._leftovers = Leftovers(around, self._free)
         self.wake = Signal()
+        self.pulse = Pulse(around, self.wake)
 
     def may_write(self, name: str) -> str | None:
         """The session to fence a write of this breaker with; None once it can't be trusted."""
-        if name in self._terms and self._lease.valid(self._clock.now()):
+        if name in self._terms and self._clock.now() < self._trusted_until:
             return self._session
         return None
+
+    @property
+    def _trusted_until(self) -> float:
+        """When the session may have ended in the store: the shorter of its two lives."""
+        return min(self._lease.ends, self.pulse.ends)
 
     async def give_up(self, name: str, pause_s: float, why: str) -> None:
         """Release a lock and don't stand for it for a while."""
@@ -109,21 +123,24 @@ class Elector:
         """Stand for election for ever."""
         while True:
             now = self._clock.now()
-            if self._session is not None and not self._lease.valid(now):
-                self._stand_down("the session could not be renewed in time")
+            if self._session is not None and now >= self._trusted_until:
+                renewed = self._lease.valid(now)
+                self._stand_down(_CHECK_LATE if renewed else _SESSION_LATE)
             elif self._session is not None and now >= self._renew_at:
                 await self._renew()
             for name in [*self._board.cells, *(set(self._terms) - self._board.cells.keys())]:
                 await self._consider(name)
             self._end_idle_session()
             await self._leftovers.settle()
+            if self._session is None and not self._contests:
+                await self.pulse.end()
             await self.wake.wait(max(0.0, self._next() - self._clock.now()))
 
     def _next(self) -> float:
         times = [self._clock.now() + 60.0, self._leftovers.next]
         times += [contest.next for contest in self._contests.values()]
         if self._session is not None:
-            times += [self._renew_at, self._lease.ends]
+            times += [self._renew_at, self._trusted_until]
         now = self._clock.now()
         times += [at for at in self._not_before.values() if at > now]
         times += [t.refreshed + REFRESH_GAP_S for t in self._terms.values() if t.broken]
@@ -225,16 +242,35 @@ class Elector:
         self._gained(name, entry.lock_index)
 
     async def _ensure_session(self) -> str:
-        if self._session is None:
-            sent = self._clock.now()
-            session = await self._store.create_session(
-                f"breaker-sidecar {self.candidate.instance}",
-                self.candidate.ttl_s,
-                self.candidate.lock_delay_s,
-            )
-            self._session = session.id
-            self._hold(sent, session.ttl_s)
-        return self._session
+        if self._session is not None:
+            return self._session
+        check = await self.pulse.begin(self.candidate.fast_s)
+        bound = await self._bind(check) if check is not None else None
+        return bound or await self._create(None)
+
+    async def _bind(self, check: str) -> str | None:
+        """A session bound to this check; None where there can't be one, and it was said."""
+        deadline = self._clock.now() + CHECK_KNOWN_S
+        while True:
+            try:
+                return await self._create(check)
+            except CheckLost as fault:
+                if self._clock.now() >= deadline:
+                    await self.pulse.forgo(fault)
+                    return None
+                await asyncio.sleep(CHECK_KNOWN_S / 20)
+
+    async def _create(self, check: str | None) -> str:
+        sent = self._clock.now()
+        session = await self._store.create_session(
+            f"breaker-sidecar {self.candidate.instance}",
+            self.candidate.ttl_s,
+            self.candidate.lock_delay_s,
+            check,
+        )
+        self._session = session.id
+        self._hold(sent, session.ttl_s)
+        return session.id
 
     def _hold(self, sent: float, ttl_s: float) -> None:
         self._lease = Lease(sent, ttl_s)
@@ -330,3 +366,4 @@ class Elector:
         self._contests.clear()
         self._end_idle_session()
         await self._leftovers.settle()
+        await self.pulse.end()

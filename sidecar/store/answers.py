@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from sidecar.core.errors import (
+    CheckLost,
     SessionLost,
     StoreDenied,
     StoreError,
@@ -165,6 +166,27 @@ def transacted(answer: Answer, keys: list[str]) -> list[Entry] | tuple[str, ...]
 def created_session(answer: Answer) -> str:
     """The id of a new session."""
     return decoded(_SESSION, expect(answer)).id
+
+
+def session_made(answer: Answer) -> str:
+    """The same of one that is to be bound to a check. Raises CheckLost where that can't be."""
+    said = answer.body[:_SHOWN]
+    if answer.status >= 400 and (b"Missing check" in said or b"in critical state" in said):
+        raise CheckLost(said.decode("utf-8", "replace").strip())
+    return created_session(answer)
+
+
+def passed(answer: Answer) -> None:
+    """A check was passed. Raises CheckLost where the agent doesn't know it."""
+    if answer.status == 404:
+        raise CheckLost(answer.body[:_SHOWN].decode("utf-8", "replace").strip())
+    expect(answer)
+
+
+def deregistered(answer: Answer) -> None:
+    """A service was taken away, or had not been there."""
+    if answer.status != 404:
+        expect(answer)
 
 
 def renewed_session(answer: Answer) -> Session:

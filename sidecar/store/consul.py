@@ -7,8 +7,11 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from sidecar.core.decision import stale_after
 from sidecar.core.errors import (
+    CheckLost,
     SessionLost,
     StoreDenied,
     StoreError,
@@ -17,7 +20,7 @@ from sidecar.core.errors import (
     StoreUnreachable,
 )
 from sidecar.core.ports import Committed, Entry, Fence, Page, Put, Refused, Session, Telemetry
-from sidecar.store import answers
+from sidecar.store import answers, checks
 from sidecar.store.slim import base
 from sidecar.store.transport import Answer, ConsulSettings, Transport
 from sidecar.telemetry import names
@@ -38,6 +41,7 @@ _OUTCOMES: Final = (
     (StoreDenied, "denied"),
     (StoreRejected, "rejected"),
     (SessionLost, "lost"),
+    (CheckLost, "lost"),
 )
 
 
@@ -122,17 +126,16 @@ class ConsulStore:
         written = {put.key for put in writes}
         return Committed({e.key: e.modify_index for e in done if e.key in written})
 
-    async def create_session(self, name: str, ttl_s: float, lock_delay_s: float) -> Session:
+    async def create_session(
+        self, name: str, ttl_s: float, lock_delay_s: float, check: str | None = None
+    ) -> Session:
         """See `Store.create_session`; times outside of Consul's bounds are brought within."""
         ttl_s = min(max(ttl_s, MIN_TTL_S), MAX_TTL_S)
         delay_s = min(max(lock_delay_s, 0.0), MAX_LOCK_DELAY_S)
         session = await self._call(
             "session_create",
-            # Without checks: the default one loses locks on a network blip between agents.
-            lambda: self._client.session.create(
-                name=name, checks=[], behavior="release", ttl=ttl_s, lock_delay=delay_s
-            ),
-            answers.created_session,
+            lambda: self._put("/v1/session/create", checks.session(name, ttl_s, delay_s, check)),
+            answers.session_made if check else answers.created_session,
         )
         return Session(session, ttl_s)
 
@@ -148,6 +151,29 @@ class ConsulStore:
         """See `Store.destroy_session`."""
         await self._call(
             "session_destroy", lambda: self._client.session.destroy(session), answers.truth
+        )
+
+    async def register_check(self, check: str, ttl_s: float) -> None:
+        """See `Store.register_check`."""
+        await self._call(
+            "check_register",
+            lambda: self._put("/v1/agent/service/register", checks.service(check, ttl_s)),
+            answers.expect,
+        )
+        await self.pass_check(check)  # one that is there already stays as critical as it was
+
+    async def pass_check(self, check: str) -> None:
+        """See `Store.pass_check`."""
+        await self._call(
+            "check_pass", lambda: self._client.agent.check.ttl_pass(check), answers.passed
+        )
+
+    async def deregister_check(self, check: str) -> None:
+        """See `Store.deregister_check`."""
+        await self._call(
+            "check_deregister",
+            lambda: self._client.agent.service.deregister(check),
+            answers.deregistered,
         )
 
     async def acquire(self, key: str, value: bytes, session: str) -> Entry | None:
@@ -175,6 +201,13 @@ class ConsulStore:
             answers.truth,
             bool,
         )
+
+    def _put(self, path: str, body: dict[str, object]) -> Awaitable[Answer]:
+        """What py-consul's own methods can't say."""
+        answer: Awaitable[Answer] = self._transport.put(  # type: ignore[assignment]
+            None, path, data=msgspec.json.encode(body)
+        )
+        return answer
 
     async def close(self) -> None:
         """See `Store.close`."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sidecar.core.errors import SessionLost
+from sidecar.core.errors import CheckLost, SessionLost
 from sidecar.core.ports import Committed, Entry, Fence, Page, Put, Refused, Session
 
 MAX_TOMBSTONES: Final = 1024
@@ -26,6 +26,16 @@ class _Live:
 
     ttl_s: float
     lock_delay_s: float
+    ends: float
+    check: str | None = None
+    """Ends with this check too."""
+
+
+@dataclass(slots=True)
+class _Check:
+    """Critical from `ends` on unless passed."""
+
+    ttl_s: float
     ends: float
 
 
@@ -46,6 +56,7 @@ class MemoryStore:
         self._forgotten = 0
         """The highest index of a deletion that is no longer remembered."""
         self._sessions: dict[str, _Live] = {}
+        self._checks: dict[str, _Check] = {}
         self._delays: dict[str, float] = {}
         """Keys that may not be locked yet, and until when."""
         self._waiters: set[asyncio.Event] = set()
@@ -105,10 +116,19 @@ class MemoryStore:
             return Refused(tuple(f"{key}: the index differs" for key in conflicts))
         return Committed({put.key: self._set(put.key, put.value).modify_index for put in writes})
 
-    async def create_session(self, name: str, ttl_s: float, lock_delay_s: float) -> Session:  # noqa: ARG002 - the name is for people who list a server's sessions
+    async def create_session(
+        self,
+        name: str,  # noqa: ARG002 - for people who list a server's sessions
+        ttl_s: float,
+        lock_delay_s: float,
+        check: str | None = None,
+    ) -> Session:
         """See `Store.create_session`."""
+        now = self._clock()
+        if check is not None and (check not in self._checks or now >= self._checks[check].ends):
+            raise CheckLost("there is no such check, or it is critical")
         session = str(uuid.uuid4())
-        self._sessions[session] = _Live(ttl_s, lock_delay_s, self._clock() + ttl_s)
+        self._sessions[session] = _Live(ttl_s, lock_delay_s, now + ttl_s, check)
         return Session(session, ttl_s)
 
     async def renew_session(self, session: str) -> Session:
@@ -121,6 +141,25 @@ class MemoryStore:
         """See `Store.destroy_session`."""
         self._expire()
         self._end(session)
+
+    async def register_check(self, check: str, ttl_s: float) -> None:
+        """See `Store.register_check`; it stays until it is taken away."""
+        self._expire()
+        self._checks[check] = _Check(ttl_s, self._clock() + ttl_s)
+
+    async def pass_check(self, check: str) -> None:
+        """See `Store.pass_check`."""
+        self._expire()
+        known = self._checks.get(check)
+        if known is None:
+            raise CheckLost("there is no such check")
+        known.ends = self._clock() + known.ttl_s
+
+    async def deregister_check(self, check: str) -> None:
+        """See `Store.deregister_check`."""
+        self._expire()
+        self._checks.pop(check, None)
+        self._expire()
 
     async def acquire(self, key: str, value: bytes, session: str) -> Entry | None:
         """See `Store.acquire`."""
@@ -194,7 +233,7 @@ class MemoryStore:
 
     def _next_end_s(self) -> float:
         """Seconds until a session may end by itself."""
-        ends = min((live.ends for live in self._sessions.values()), default=math.inf)
+        ends = min((self._ends(live) for live in self._sessions.values()), default=math.inf)
         return max(0.001, ends - self._clock())
 
     def _alive(self, session: str) -> _Live:
@@ -206,8 +245,15 @@ class MemoryStore:
 
     def _expire(self) -> None:
         now = self._clock()
-        for session in [s for s, live in self._sessions.items() if now >= live.ends]:
+        for session in [s for s, live in self._sessions.items() if now >= self._ends(live)]:
             self._end(session)
+
+    def _ends(self, live: _Live) -> float:
+        """When a session ends by itself: the shorter of its two lives."""
+        if live.check is None:
+            return live.ends
+        check = self._checks.get(live.check)
+        return min(live.ends, check.ends) if check is not None else -math.inf
 
     def _end(self, session: str) -> None:
         """Its locks are lost, and nobody gets them before the lock-delay is over."""

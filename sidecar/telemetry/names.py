@@ -257,6 +257,9 @@ ELECTED = Event("elected", "This sidecar is a breaker's evaluator now.")
 STOOD_DOWN = Event("stood_down", "This sidecar is no longer the evaluator, and why.")
 LOCK_BROKEN = Event("lock_broken", "Somebody overwrote the lock key without holding it.")
 WRITE_REFUSED = Event("write_refused", "The store refused a write: the lock or the record moved.")
+FAST_TAKEOVER_OFF = Event(
+    "fast_takeover_off", "No check can be had at the local agent, and why; said once."
+)
 EVALUATION_FAILED = Event("evaluation_failed", "A breaker could not be evaluated now.")
 
 # --- the store -------------------------------------------------------------------------------

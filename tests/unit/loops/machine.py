@@ -128,9 +128,21 @@ class Link:
     async def commit(self, fence: Fence, writes: Sequence[Put]) -> Committed | Refused:
         return await self._do("commit", self._store.commit, fence, writes)
 
-    async def create_session(self, name: str, ttl_s: float, lock_delay_s: float) -> Session:
+    async def create_session(
+        self, name: str, ttl_s: float, lock_delay_s: float, check: str | None = None
+    ) -> Session:
         ttl_s = self.ttl_s or ttl_s
-        return await self._do("create", self._store.create_session, name, ttl_s, lock_delay_s)
+        create = self._store.create_session
+        return await self._do("create", create, name, ttl_s, lock_delay_s, check)
+
+    async def register_check(self, check: str, ttl_s: float) -> None:
+        await self._do("check_register", self._store.register_check, check, ttl_s)
+
+    async def pass_check(self, check: str) -> None:
+        await self._do("check_pass", self._store.pass_check, check)
+
+    async def deregister_check(self, check: str) -> None:
+        await self._do("check_deregister", self._store.deregister_check, check)
 
     async def renew_session(self, session: str) -> Session:
         return await self._do("renew", self._store.renew_session, session)
@@ -160,6 +172,7 @@ class Machine:
         boot_s: float = 0.0,
         follower: bool = False,
         ttl_s: float = 10.0,
+        fast_s: float | None = None,
     ) -> None:
         self.name = name
         self.policy = policy
@@ -183,7 +196,9 @@ class Machine:
             draw=world.random.random,
             changed=self._changed,
         )
-        candidate = Candidate(name, f"{name}:9100", ttl_s, 1.0, follower, eager=False)
+        candidate = Candidate(
+            name, f"{name}:9100", ttl_s, 1.0, follower, eager=False, fast_s=fast_s
+        )
         self.tasks = Tasks(self.telemetry)
         self.watch = Watch(self.around)
         self.elector = Elector(self.around, candidate, self._gained, self._lost)
@@ -195,6 +210,7 @@ class Machine:
         """Start its loops."""
         self.tasks.start("watch", self.watch.run)
         self.tasks.start("elect", self.elector.run)
+        self.tasks.start("pulse", self.elector.pulse.run)
         return self
 
     async def die(self) -> None:
