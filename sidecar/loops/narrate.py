@@ -74,7 +74,7 @@ class Narrator:
                     names.OVERRIDE_OVER, level="warning", breaker=name, mode=str(said.mode)
                 )
             return
-        if said is not None and said.mode is override.mode and now < again_at:
+        if said is not None and _order(said) == _order(override) and now < again_at:
             return
         self._forced[name] = (override, now + REMIND_S)
         ends = cell.standing.ends if cell.standing is not None else math.inf
@@ -99,3 +99,8 @@ class Narrator:
         else:
             self._conditions.discard(key)
         return holds
+
+
+def _order(override: Override) -> tuple[str, str, str]:
+    """What makes it another order: not its times, which the evaluator fills in."""
+    return override.mode, override.author, override.reason

@@ -90,6 +90,17 @@ async def test_deleting_at_an_index(store: Store, prefix: str) -> None:
     assert await store.read(key) is None
 
 
+async def test_setting_at_an_index(store: Store, prefix: str) -> None:
+    key = f"{prefix}/a"
+    assert not await store.swap(key, b"1", 7), "it isn't there"
+    assert await store.swap(key, b"1", 0)
+    assert not await store.swap(key, b"2", 0), "it is there"
+    old = (await entry(store, key)).modify_index
+    assert await store.swap(key, b"2", old)
+    assert not await store.swap(key, b"3", old)
+    assert (await entry(store, key)).value == b"2"
+
+
 # --- watching --------------------------------------------------------------------------------
 
 
