@@ -19,7 +19,7 @@ from aiohttp import web
 from sidecar.core.board import Board, Cell
 from sidecar.http import framing
 from sidecar.http.allowed import DENY_STATUSES, Answer, Answers, Page, admit
-from sidecar.http.reportlane import ReportLane
+from sidecar.http.reportlane import POST, ReportLane, Waiting
 
 MAX_REMEMBERED = 256
 """Requests known by their bytes. Past it all are forgotten: clients with ever new headers."""
@@ -56,16 +56,17 @@ class Lane:
         self._routes: dict[tuple[bytes, ...], _Route] = {}
         self._remembered: dict[bytes, _Route] = {}
 
-    def reply(self, data: bytes) -> bytes | None:
+    def reply(self, data: bytes, asker: Waiting) -> bytes | None:
         """The whole answer to this request, which is decided and counted by then.
 
-        Empty: nothing has happened yet; ask again once more has come, with all of it. None: it is
-        for aiohttp, and nothing has happened.
+        Empty: it may be a report, and it will be the asker's turn soon. None: it is for aiohttp,
+        and nothing has happened.
         """
         route = self._remembered.get(data)
         if route is None:
-            if self._reports is not None and data.startswith(b"POST "):
-                return self._reports.reply(data)
+            if self._reports is not None and data.startswith(POST):
+                self._reports.queue(asker)
+                return b""
             route = self._read(data)
             if route is None:
                 return None
@@ -82,6 +83,11 @@ class Lane:
             return route.admission
         now = self._now()
         return route.rejection if now < route.until else route.reject(now)
+
+    def again(self, asker: Waiting) -> None:
+        """More has come of what may be a report."""
+        if self._reports is not None:
+            self._reports.queue(asker)
 
     def _read(self, data: bytes) -> _Route | None:
         if len(data) > framing.MAX_HEAD:

@@ -40,8 +40,8 @@ class Protocol(RequestHandler):
     def __init__(self, server: web.Server, lane: Lane | None, **rest: Any) -> None:
         super().__init__(server, **rest)
         self._lane = lane
-        self._held = b""
-        """The beginning of a request that the lane may take once the rest is there."""
+        self._held: list[bytes] = []
+        """What has come of a request that the lane may take when its turn comes."""
         self._owed: int | None = 0 if lane is not None else None
         """Bytes that aiohttp's parser still waits for; `_HELD` while there is something held;
         None: not known, and never again."""
@@ -56,31 +56,45 @@ class Protocol(RequestHandler):
         if self._owed == 0 and data:
             waiter = self._waiter
             if waiter is not None and not self._paused and not waiter.done():
-                reply = self._lane.reply(data)  # type: ignore[union-attr]  # owed is None then
+                reply = self._lane.reply(data, self)  # type: ignore[union-attr]  # owed is None then
                 if reply:
                     self._answer(reply)
                     return
                 if reply is not None:
-                    self._held, self._owed = data, _HELD
+                    self._held, self._owed = [data], _HELD
                     return
             self._owed = owed(data)
-        elif self._owed == _HELD:
-            # Many a client sends a head and its body apart. In more pieces it is aiohttp's.
-            held, self._held = self._held, b""
-            waiter = self._waiter
-            if waiter is not None and not self._paused and not waiter.done():
-                reply = self._lane.reply(held + data)  # type: ignore[union-attr]  # as above
-                if reply:
-                    self._owed = 0
-                    self._answer(reply)
-                    return
-            self._owed = owed(held + data)
-            # As they came: what spoils the second must not take the first one along.
-            super().data_received(held)
+        elif self._owed == _HELD and data:
+            self._held.append(data)
+            if len(self._held) == 2:  # many a client sends a head and its body apart
+                self._lane.again(self)  # type: ignore[union-attr]  # as above
+            else:
+                self._hand_over()
+            return
         elif self._owed is not None:
             # What remains of a body; past its end something else has begun.
             self._owed = self._owed - len(data) if self._owed >= len(data) else None
         super().data_received(data)
+
+    def resume(self, take: Callable[[bytes], bytes | None]) -> None:
+        """It is this connection's turn: answer what is held, wait for the rest, or leave it."""
+        if not self._held:
+            return
+        waiter, reply = self._waiter, None
+        if waiter is not None and not self._paused and not waiter.done():
+            reply = take(b"".join(self._held))
+        if reply:
+            self._held, self._owed = [], 0
+            self._answer(reply)
+        elif reply is None or len(self._held) > 1:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Let aiohttp have what was held: piece by piece, since one may spoil those before it."""
+        held, self._held = self._held, []
+        self._owed = owed(b"".join(held))
+        for data in held:
+            super().data_received(data)
 
     def _answer(self, reply: bytes) -> None:
         # aiohttp's timer looks at this when it fires.
@@ -90,9 +104,7 @@ class Protocol(RequestHandler):
     def _process_keepalive(self) -> None:
         """A connection with half a request isn't idle: aiohttp gets to know of it."""
         if self._held:
-            held, self._held = self._held, b""
-            self._owed = owed(held)
-            super().data_received(held)
+            self._hand_over()
         super()._process_keepalive()
 
     def handle_error(

@@ -46,6 +46,13 @@ def test_a_fleet_holds_one_session_and_hears_of_a_trip_by_one_answer_each(
 
 
 @pytest.mark.consul
+def test_one_of_the_followers_takes_a_lock_over(measured: Measured) -> None:
+    assert measured.handover.followers == 12
+    assert 1 <= measured.handover.most_sessions <= 13
+    assert measured.handover.seconds > 0
+
+
+@pytest.mark.consul
 def test_the_pollers_beside_it_poll(measured: Measured) -> None:
     """Three requests an interval each, all reports every time, and they know of a trip too."""
     rest = measured.polled

@@ -32,6 +32,15 @@ from tests.unit.http.support import (
 )
 from tests.unit.http.twins import Side, converse, known, turns
 
+
+class Nobody:
+    """A connection that never has its turn."""
+
+    def resume(self, take: Callable[[bytes], bytes | None]) -> None:
+        raise AssertionError
+
+
+NOBODY = Nobody()
 PLAIN = b"GET /allowed HTTP/1.1\r\nHost: x\r\n\r\n"
 SLOW = b"GET /allowed?peek=0 HTTP/1.1\r\nHost: x\r\n\r\n"
 """The same question in a spelling that the lane leaves alone."""
@@ -68,7 +77,7 @@ def plain(target: str = "/allowed", *headers: str, method: str = "GET") -> bytes
     ],
 )
 def test_what_it_takes(lane: Lane, board: Board, request_: bytes) -> None:
-    first, second = lane.reply(request_), lane.reply(request_)
+    first, second = lane.reply(request_, NOBODY), lane.reply(request_, NOBODY)
     assert first is not None
     assert first.startswith(b"HTTP/1.1 200 OK\r\n")
     assert second is not None
@@ -109,17 +118,20 @@ def test_what_it_takes(lane: Lane, board: Board, request_: bytes) -> None:
     ],
 )
 def test_what_it_leaves_alone(lane: Lane, board: Board, request_: bytes) -> None:
-    assert lane.reply(request_) is None
+    assert lane.reply(request_, NOBODY) is None
     assert board.cells["default"].admitted == 0
 
 
 def test_what_it_remembers_is_bounded(lane: Lane, board: Board) -> None:
     for number in range(3 * fastlane.MAX_REMEMBERED):
-        assert lane.reply(plain("/allowed", f"X-Request-Id: {number}")) is not None
+        assert lane.reply(plain("/allowed", f"X-Request-Id: {number}"), NOBODY) is not None
         assert len(lane._remembered) <= fastlane.MAX_REMEMBERED
-        assert lane.reply(plain(f"/allowed/made-up-{number}")) is None
+        assert lane.reply(plain(f"/allowed/made-up-{number}"), NOBODY) is None
     assert len(lane._routes) == 1
-    assert lane.reply(plain("/allowed", "X: " + "x" * fastlane.MAX_REMEMBERED_BYTES)) is not None
+    assert (
+        lane.reply(plain("/allowed", "X: " + "x" * fastlane.MAX_REMEMBERED_BYTES), NOBODY)
+        is not None
+    )
     assert all(len(data) <= fastlane.MAX_REMEMBERED_BYTES for data in lane._remembered)
     assert board.cells["default"].admitted == 3 * fastlane.MAX_REMEMBERED + 1
 
@@ -127,15 +139,15 @@ def test_what_it_remembers_is_bounded(lane: Lane, board: Board) -> None:
 def test_a_new_decision_and_a_new_second_show_at_once(
     lane: Lane, board: Board, clock: Clock
 ) -> None:
-    first = lane.reply(PLAIN)
+    first = lane.reply(PLAIN, NOBODY)
     enter(board, clock, "default", make_record(State.OPEN, 7))
-    second = lane.reply(PLAIN)
+    second = lane.reply(PLAIN, NOBODY)
     assert first is not None
     assert second is not None
     assert b"X-Breaker-Seq: 7\r\n" in second
     seen = []
     for _ in range(40):
-        reply = lane.reply(PLAIN)
+        reply = lane.reply(PLAIN, NOBODY)
         assert reply is not None
         head, _, _ = reply.partition(b"\r\n\r\n")
         seen.append(int(head.partition(b"Retry-After: ")[2].partition(b"\r\n")[0]))
@@ -148,25 +160,25 @@ def test_the_date_is_the_second_of_the_answer(lane: Lane, monkeypatch: pytest.Mo
     for at in (1_795_000_000.0, 1_795_000_000.9, 1_795_000_001.0):
         monkeypatch.setattr(fastlane, "time", lambda at=at: at)
         monkeypatch.setattr(framing, "rfc822_formatted_time", lambda at=at: f"at {at}")
-        reply = lane.reply(PLAIN)
+        reply = lane.reply(PLAIN, NOBODY)
         assert reply is not None
         said.append(reply.partition(b"Date: ")[2].partition(b"\r\n")[0])
     assert said == [b"at 1795000000.0", b"at 1795000000.0", b"at 1795000001.0"]
 
 
 def test_a_reload_is_seen(lane: Lane, board: Board, clock: Clock) -> None:
-    assert lane.reply(PLAIN) is not None
+    assert lane.reply(PLAIN, NOBODY) is not None
     contact = Contact(synced=None, stale_after_s=15.0, max_stale_s=30.0, on_loss=OnLoss.DENY)
     again = Policy(name="default", fingerprint="f1", deny_status=429)
     board.reconfigure([again], "default", contact, now=clock.now)
     enter(board, clock, "default", make_record(State.OPEN, 2))
-    reply = lane.reply(PLAIN)
+    reply = lane.reply(PLAIN, NOBODY)
     assert reply is not None
     assert reply.startswith(b"HTTP/1.1 429 ")
     board.reconfigure([Policy(name="other", fingerprint="f2")], None, contact, now=clock.now)
-    assert lane.reply(PLAIN) is None
+    assert lane.reply(PLAIN, NOBODY) is None
     board.reconfigure([again], "default", contact, now=clock.now)
-    assert lane.reply(PLAIN) is not None
+    assert lane.reply(PLAIN, NOBODY) is not None
 
 
 @given(
@@ -223,6 +235,7 @@ def test_where_a_message_ends(data: bytes, left: int | None) -> None:
 
 
 async def test_a_connection_comes_back_to_the_lane(side: Side) -> None:
+    side.paper.at_once = False  # so that the report goes to aiohttp
     report = b'{"instance":"c-1","count_ok":1}'
     head = plain(
         "/v1/report",

@@ -56,17 +56,11 @@ class Seen(listeners.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.received += len(data)
-        before = self._request_count
-        waiter = self._waiter
         super().data_received(data)
-        if (
-            data
-            and self._request_count == before
-            and self._owed == 0
-            and waiter is not None
-            and not waiter.done()
-        ):
-            self.in_lane += 1
+
+    def _answer(self, reply: bytes) -> None:
+        super()._answer(reply)
+        self.in_lane += 1
 
 
 @dataclass
