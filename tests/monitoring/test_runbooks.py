@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from sidecar.telemetry.names import EVENTS
 from tests.monitoring.promql import asked
 from tests.monitoring.sources import rules
 from tests.monitoring.test_names import labels_of
-from tests.servers import ROOT
+from tests.servers import ROOT, consul_binary
 
 ALERTS = rules("alert")
 FOLDER = ROOT / "docs" / "runbooks"
@@ -32,6 +34,7 @@ EXTERNAL = {
     "systemctl": ("reload breaker-sidecar",),
 }
 """What other programs are asked for, by how it begins."""
+HELP_DEADLINE_S = 60.0
 CONSUL_API = re.compile(r"http://127\.0\.0\.1:8500/v1/(status/leader|session/destroy/SESSION)")
 
 
@@ -64,6 +67,21 @@ def check_own(words: list[str]) -> None:
             command.make_context(words[1], rest, parent=context.parent)
         except click.UsageError as fault:
             raise AssertionError(f"{' '.join(words)}: {fault.format_message()}") from fault
+
+
+def help_of_consul(words: list[str]) -> str:
+    """What Consul itself says of a command; fails where it knows none of that name."""
+    command = list(itertools.takewhile(lambda word: word[0] != "-" and "/" not in word, words[1:]))
+    done = subprocess.run(
+        [consul_binary(), *command, "-help"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=HELP_DEADLINE_S,
+    )
+    said = done.stdout + done.stderr
+    assert f"consul {' '.join(command)}" in said, said
+    return said
 
 
 def check_curl(words: list[str]) -> None:
@@ -106,6 +124,17 @@ def test_every_command_exists(page: Path) -> None:
             case other:
                 said = " ".join(words[1:])
                 assert any(said.startswith(begin) for begin in EXTERNAL[other]), words
+
+
+@pytest.mark.consul
+def test_every_command_of_consul_exists() -> None:
+    """Its own help knows the command and each option."""
+    asked_for = {tuple(words) for page in PAGES for words in spoken(page) if words[0] == "consul"}
+    assert asked_for
+    for words in asked_for:
+        said = help_of_consul(list(words))
+        for option in (word for word in words if word.startswith("-")):
+            assert re.search(rf"^ +{option}\b", said, re.M), words
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
