@@ -30,8 +30,8 @@ from sidecar.http.settings import HttpSettings, LiveSettings, Transport
 MAX_REMEMBERED = 512
 """Heads known by their bytes. Past it all are forgotten: clients with ever new headers."""
 MAX_REMEMBERED_BYTES = 512
-BATCH = 8
-"""Reports that are taken in within one turn of the event loop: about a tenth of a millisecond."""
+BATCH = 4
+"""Reports that are taken in within one turn of the event loop."""
 POST = b"POST /v1/report"
 """How every report begins."""
 MORE = b""
