@@ -14,6 +14,7 @@ PORT_VARIABLE = "NOMAD_PORT_breaker"
 """Set by Nomad for a port labelled `breaker`."""
 LAST_PORT = 65535
 
+_USER = re.compile(r"(^|//)[^/]*@")
 _ADDRESS = re.compile(
     r"(?:\[(?P<v6>[^]]*)\]|(?P<name>[^][:/?#@\x00-\x20\x7f]*))(?::(?P<port>[0-9]{1,5}))?"
 )
@@ -78,7 +79,7 @@ def _of_url(text: str) -> str:
     scheme, _, rest = text.partition("://")
     rest = rest.removesuffix("/")
     if scheme != "http" or not rest or any(mark in rest for mark in "/?#@"):
-        raise AddressError(f"{text!r} is no place a sidecar can be; write http://host:port")
+        raise AddressError(f"{_shown(text)} is no place a sidecar can be; write http://host:port")
     return rest
 
 
@@ -87,7 +88,7 @@ def _hosts(text: str, default_port: int) -> list[Place]:
         host, port = _split(text)
     except ValueError:
         raise AddressError(
-            f"{text!r} is no address; write host:port, http://… or unix:PATH"
+            f"{_shown(text)} is no address; write host:port, http://… or unix:PATH"
         ) from None
     # By hand: a resolver may know only one of the two, and may even ask the network.
     hosts = ("127.0.0.1", "::1") if host in {"", "localhost"} else (host,)
@@ -104,6 +105,11 @@ def _split(text: str) -> tuple[str, int | None]:
         raise ValueError
     host = str(IPv6Address(v6)) if v6 is not None else name.lower()
     return host, None if port is None else int(port)
+
+
+def _shown(text: str) -> str:
+    """What was given, without the password that a URL may carry."""
+    return repr(_USER.sub(r"\1***@", text))
 
 
 def url_host(host: str) -> str:

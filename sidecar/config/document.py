@@ -122,8 +122,10 @@ class _Builder:
         if kind == "AliasEvent":
             return self._alias(event)
         if event.tag not in _TAGS:
-            origin = Origin(self._source, _line(event), "", event.tag)
-            self._faults.add(FILE_RANK, origin, "is a tag that means nothing here", "leave it out")
+            # Not shown: an unquoted secret may begin with a ! and look like one.
+            origin = Origin(self._source, _line(event), ".".join(path))
+            problem = "is a tag that means nothing here"
+            self._faults.add(FILE_RANK, origin, problem, "leave it out, or quote the value")
         if event.anchor is not None:
             self._anchors[event.anchor] = None
         node: Node
@@ -142,8 +144,9 @@ class _Builder:
     def _alias(self, event: Any) -> Node:
         node = self._anchors.get(event.anchor)
         if node is None:
-            fix = "define the anchor before it, and not around it"
-            raise _Refused(_line(event), f"*{event.anchor} names no anchor", fix)
+            # Not shown: an unquoted secret may begin with a * and look like one.
+            fix = "define the anchor before it, and not around it, or quote the value"
+            raise _Refused(_line(event), "an alias (*) names no anchor", fix)
         self._count(event, node.size)
         return node
 

@@ -40,7 +40,8 @@ async def check(request: web.Request, settings: HttpSettings, transport: Transpo
     expected = await asyncio.to_thread(_read, settings.admin_token_file)
     given = request.headers.getall("Authorization", [])
     scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), expected):
+    sent = token.strip().encode("utf-8", "surrogateescape")  # a header may hold any bytes
+    if scheme.lower() != "bearer" or not hmac.compare_digest(sent, expected):
         raise Problem(
             401,
             "unauthorized",

@@ -28,16 +28,21 @@ def middleware(settings: LiveSettings, transport: Transport) -> Middleware:
     async def door(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path[1:].partition("/")[0] in OPEN:
             return await handler(request)
-        hosts = settings.current.allowed_hosts
-        if transport == "tcp":
-            _check_host(request.headers.getall("Host", []), hosts)
-        _check_origin(request.headers.getall("Origin", []), hosts)
-        for site in request.headers.getall("Sec-Fetch-Site", []):
-            if site.strip().lower() == "cross-site":
-                raise Problem(403, "cross-site", "requests from other sites' pages are refused")
+        check(request, settings.current.allowed_hosts, transport)
         return await handler(request)
 
     return door
+
+
+def check(request: web.Request, hosts: Collection[str], transport: Transport) -> None:
+    """Is it local? Raises Problem: 403 with what isn't."""
+    if transport == "tcp":
+        _check_host(request.headers.getall("Host", []), hosts)
+        _check_target(request, hosts)
+    _check_origin(request.headers.getall("Origin", []), hosts)
+    for site in request.headers.getall("Sec-Fetch-Site", []):
+        if site.strip().lower() == "cross-site":
+            raise Problem(403, "cross-site", "requests from other sites' pages are refused")
 
 
 def _check_host(values: list[str], allowed_hosts: Collection[str]) -> None:
@@ -48,6 +53,18 @@ def _check_host(values: list[str], allowed_hosts: Collection[str]) -> None:
             403,
             "forbidden-host",
             f"Host {shown(values[0])} is neither loopback nor listed in `listen.allowed_hosts`",
+        )
+
+
+def _check_target(request: web.Request, allowed_hosts: Collection[str]) -> None:
+    """A target may be a whole URL, whose host counts more than the header (RFC 9112, 3.2.2)."""
+    named = request.url.raw_authority if request._message.url.absolute else None
+    if named is not None and not trusted(named, allowed_hosts):
+        raise Problem(
+            403,
+            "forbidden-host",
+            f"the target's host {shown(named)} is neither loopback nor listed in "
+            "`listen.allowed_hosts`",
         )
 
 

@@ -7,39 +7,53 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 
 from sidecar.http import problems
+from sidecar.http.crowd import Crowd, share
 from sidecar.http.fastlane import LANE, Lane
-from sidecar.http.framing import owed
+from sidecar.http.framing import head, owed
 from sidecar.http.sockets import BACKLOG, Target, bind_tcp, bind_unix, close, identity
 
 IDLE_S = 75.0
 """How long a kept connection may be idle: a little longer than gateways keep theirs."""
 MAX_LINE = 64 * 1024
 """Bytes of a request line or a header: a gateway passes on what its clients sent."""
+MAX_HEADERS = 128
+MAX_HEADS = 256 * 1024
+"""Bytes of a request line and all its headers together."""
+HEAD_S = 10.0
+"""How long the head of a request may take, from its first byte to its end."""
+UNREAD_S = 20.0
+"""How long a client may leave an answer unread once the buffers are full."""
 _HELD = -1
 
 
 class Protocol(RequestHandler):
-    """aiohttp's connection with the fast lane before it.
+    """aiohttp's connection with the fast lane before it, and bounds on what a client may take.
 
     What aiohttp's parser refuses becomes a problem too, and no log line.
 
     Args:
+        crowd: the connections that it is one of.
         lane: answers plain requests; None: aiohttp does it all.
         rest: aiohttp's own arguments.
     """
 
-    __slots__ = ("_held", "_lane", "_owed")
+    __slots__ = ("_crowd", "_head_bytes", "_held", "_lane", "_owed", "_unread")
 
-    def __init__(self, server: web.Server, lane: Lane | None, **rest: Any) -> None:
+    def __init__(self, server: web.Server, lane: Lane | None, crowd: Crowd, **rest: Any) -> None:
         super().__init__(server, **rest)
         self._lane = lane
+        self._crowd = crowd
+        self._head_bytes = 0
+        """What has come of a head that isn't whole yet."""
+        self._unread: asyncio.TimerHandle | None = None
+        """Ends the connection unless the client reads on; there while it doesn't."""
         self._held: list[bytes] = []
         """What has come of a request that the lane may take when its turn comes."""
         self._owed: int | None = 0 if lane is not None else None
@@ -74,7 +88,7 @@ class Protocol(RequestHandler):
         elif self._owed is not None:
             # What remains of a body; past its end something else has begun.
             self._owed = self._owed - len(data) if self._owed >= len(data) else None
-        super().data_received(data)
+        self._read(data)
 
     def resume(self, take: Callable[[bytes], bytes | None]) -> None:
         """It is this connection's turn: answer what is held, wait for the rest, or leave it."""
@@ -84,17 +98,43 @@ class Protocol(RequestHandler):
         if waiter is not None and not self._paused and not waiter.done():
             reply = take(b"".join(self._held))
         if reply:
-            self._held, self._owed = [], 0
+            self._held, self._owed, self._head_bytes = [], 0, 0
             self._answer(reply)
         elif reply is None or len(self._held) > 1:
             self._hand_over()
+        else:
+            self._expect_rest(len(self._held[0]))
 
     def _hand_over(self) -> None:
         """Let aiohttp have what was held: piece by piece, since one may spoil those before it."""
         held, self._held = self._held, []
         self._owed = owed(b"".join(held))
         for data in held:
-            super().data_received(data)
+            self._read(data)
+
+    def _read(self, data: bytes) -> None:
+        """Give it to aiohttp's parser, and watch a head that grows without an end."""
+        super().data_received(data)
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            self._head_bytes = 0  # there is a request, and bounds of its own
+        elif self._head_bytes or data.strip(b"\r\n"):  # some end a body with one blank line more
+            self._expect_rest(len(data))
+
+    def _expect_rest(self, more: int) -> None:
+        """A part of a head has come: the rest must come soon, and not be too long."""
+        begun, self._head_bytes = self._head_bytes, self._head_bytes + more
+        if self._head_bytes > MAX_HEADS:
+            if self.transport is not None:
+                self.transport.write(_in_bytes(problems.too_large_a_head(MAX_HEADS)))
+            self.force_close()
+        elif not begun:
+            if self._keepalive_handle is not None:
+                self._keepalive_handle.cancel()
+            self._next_keepalive_close_time = self._loop.time() + HEAD_S
+            self._keepalive_handle = self._loop.call_at(
+                self._next_keepalive_close_time, self._process_keepalive
+            )
 
     def _answer(self, reply: bytes) -> None:
         # aiohttp's timer looks at this when it fires.
@@ -106,6 +146,46 @@ class Protocol(RequestHandler):
         if self._held:
             self._hand_over()
         super()._process_keepalive()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take part, unless the house is full of others who are busy."""
+        if self._crowd.enter(self):
+            super().connection_made(transport)
+            return
+        self._force_close = True  # nothing that still comes is read
+        cast("asyncio.Transport", transport).abort()  # uvloop's are of no such class
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Make room."""
+        self._crowd.leave(self)
+        if self._unread is not None:
+            self._unread.cancel()
+        super().connection_lost(exc)
+
+    def idle_since(self) -> float | None:
+        """See `crowd.Guest`: the time at which aiohttp would close it keeps the order, too."""
+        waiter = self._waiter
+        return None if waiter is None or waiter.done() else self._next_keepalive_close_time
+
+    def let_go(self) -> None:
+        """See `crowd.Guest`."""
+        self.force_close()
+
+    def pause_writing(self) -> None:
+        """The client reads too slowly; one that has stopped must not keep an answer for ever."""
+        super().pause_writing()
+        self._unread = self._loop.call_later(UNREAD_S, self._abort)
+
+    def resume_writing(self) -> None:
+        """It reads on."""
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+        super().resume_writing()
+
+    def _abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
 
     def handle_error(
         self,
@@ -178,8 +258,9 @@ class Listeners:
         try:
             for endpoint in self._endpoints:
                 self._bind(endpoint)
+            most = share(len(self._bound))
             for bound in self._bound:
-                await _serve(bound)
+                await _serve(bound, most)
         except BaseException:
             await self.stop(0.0)
             raise
@@ -199,7 +280,7 @@ class Listeners:
             bound.sockets += bind_tcp(target, endpoint.setting)
 
 
-async def _serve(bound: _Bound) -> None:
+async def _serve(bound: _Bound, most: int) -> None:
     # A client that hangs up ends its handler; what must be finished shields itself.
     runner = bound.runner = web.AppRunner(
         bound.endpoint.app, handler_cancellation=True, access_log=None
@@ -207,20 +288,21 @@ async def _serve(bound: _Bound) -> None:
     await runner.setup()
     bound.servers = []
     loop = asyncio.get_running_loop()
+    crowd = Crowd(most, bound.endpoint.setting)
     for sock in bound.sockets:
         if sock.family == socket.AF_UNIX:
             server = await loop.create_unix_server(
-                _factory(bound, runner, loop), sock=sock, backlog=BACKLOG
+                _factory(bound, runner, crowd, loop), sock=sock, backlog=BACKLOG
             )
         else:
             server = await loop.create_server(
-                _factory(bound, runner, loop), sock=sock, backlog=BACKLOG
+                _factory(bound, runner, crowd, loop), sock=sock, backlog=BACKLOG
             )
         bound.servers.append(server)
 
 
 def _factory(
-    bound: _Bound, runner: web.AppRunner, loop: asyncio.AbstractEventLoop
+    bound: _Bound, runner: web.AppRunner, crowd: Crowd, loop: asyncio.AbstractEventLoop
 ) -> Callable[[], RequestHandler]:
     server, lane = runner.server, bound.endpoint.app.get(LANE)
     if server is None:
@@ -230,11 +312,13 @@ def _factory(
         return Protocol(
             server,
             lane,
+            crowd,
             loop=loop,
             keepalive_timeout=IDLE_S,
             access_log=None,
             max_line_size=MAX_LINE,
             max_field_size=MAX_LINE,
+            max_headers=MAX_HEADERS,
             # Nothing compressed is taken, and a gateway's clients may send what they like.
             auto_decompress=False,
         )
@@ -259,6 +343,14 @@ async def _stop(bound: _Bound, deadline_s: float) -> None:
         # and takes 0 for no limit at all.
         await runner.server.shutdown(max(deadline_s / 2, 0.001))
     await runner.cleanup()
+
+
+def _in_bytes(problem: problems.Problem) -> bytes:
+    """A problem as the last thing that is sent over a connection."""
+    response = problem.response()
+    body = response.body if isinstance(response.body, bytes) else b""
+    given = [*response.headers.items(), ("Connection", "close")]
+    return head(problem.status, given, len(body)) + body
 
 
 def _unlink(bound: _Bound) -> None:

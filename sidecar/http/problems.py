@@ -9,6 +9,7 @@ from typing import Never
 
 import msgspec
 from aiohttp import web
+from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.typedefs import Handler, Middleware
 
 from sidecar.core.board import Board, Cell
@@ -123,6 +124,8 @@ def middleware(telemetry: Telemetry) -> Middleware:
 
     @web.middleware
     async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request._message.version not in {HttpVersion10, HttpVersion11}:
+            return _other_version(request)
         try:
             return await handler(request)
         except Problem as problem:
@@ -147,6 +150,14 @@ def middleware(telemetry: Telemetry) -> Middleware:
     return problems
 
 
+def _other_version(request: web.Request) -> web.Response:
+    """The parser lets 0.9 and 2.0 through, and would have them answered in their own names."""
+    request._version = HttpVersion10
+    response = Problem(505, None, "only HTTP/1.0 and HTTP/1.1 are spoken here").response()
+    response.force_close()
+    return response
+
+
 def of_aiohttp(error: web.HTTPException) -> Problem:
     """The problem that an error of aiohttp's own stands for."""
     headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
@@ -157,6 +168,11 @@ def of_aiohttp(error: web.HTTPException) -> Problem:
 def unexpected() -> Problem:
     """A defect of ours; the log has it, the client learns nothing of the inside."""
     return Problem(500, None, "a defect in the sidecar; its log says more")
+
+
+def too_large_a_head(limit: int) -> Problem:
+    """The line and the headers of a request together are more than is read."""
+    return Problem(431, None, f"the head of the request is larger than {limit} bytes")
 
 
 def malformed(status: int) -> Problem:
