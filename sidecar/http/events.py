@@ -30,7 +30,7 @@ KEPT = 512
 """Events for those who come back."""
 COMMENT_S = 15.0
 """So that both ends notice a dead connection, and gateways don't take it for an idle one."""
-BATCH = 32
+BATCH = 16
 """Connections that are written to in one turn of the event loop."""
 _COMMENT = b": still here\n\n"
 
