@@ -49,6 +49,8 @@ class Rest:
     did: Totals
     consul_cpu_s: float
     sessions: int
+    evaluators: int
+    """Sidecars that hold a lock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +65,19 @@ class Trip:
     """… and until all do."""
     writes: int
     """State records written for it."""
-    sessions: int
     did: Totals
     consul_cpu_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handover:
+    """The evaluator stops in good order, and all followers may stand for its lock."""
+
+    followers: int
+    seconds: float
+    """From SIGTERM until one of them holds it."""
+    most_sessions: int
+    """Held at one moment meanwhile, the old evaluator's included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +87,7 @@ class Measured:
     plan: Plan
     rests: tuple[Rest, ...]
     trips: tuple[Trip, ...]
+    handover: Handover
     pages: tuple[Trip, ...]
     polled: Rest
     polled_trip: Trip

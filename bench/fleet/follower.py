@@ -44,10 +44,10 @@ class Counting:
         self.elected = 0
 
     def count(self, metric: str, amount: float = 1, /, **labels: str) -> None:
-        """Requests by their outcome."""
+        """Requests by their outcome; a lock that somebody else got first is no fault."""
         if metric == names.CONSUL_REQUESTS:
             self.requests += int(amount)
-            if (outcome := labels["outcome"]) != "ok":
+            if (outcome := labels["outcome"]) not in {"ok", "refused"}:
                 self.faults[outcome] = self.faults.get(outcome, 0) + 1
 
     def observe(self, metric: str, value: float, /, **labels: str) -> None:
@@ -125,7 +125,12 @@ class Followers:
         self._counting = Counting()
         self._news = asyncio.Event()
         self._all = [
-            Follower(config, f"follower-{number}", self._counting, self._news.set)
+            Follower(
+                config,
+                f"{config.consul.state_prefix}-follower-{number}",
+                self._counting,
+                self._news.set,
+            )
             for number in range(first, first + count)
         ]
 

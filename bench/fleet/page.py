@@ -117,7 +117,13 @@ def _knowing(measured: Measured, costs: Costs) -> str:
     lines.append(
         (True, (f"{far:,}", f"{number(costs.last_s.at(far))} s", "–", f"{number(cpu_s)} s"))
     )
-    return table(("sidecars", "median", "slowest", "Consul's CPU for it"), lines)
+    handover = measured.handover
+    return (
+        f"{table(('sidecars', 'median', 'slowest', 'Consul CPU for it'), lines)}\n\n"
+        f"When the evaluator of {handover.followers:,} stopped, one of them held its lock"
+        f" {number(handover.seconds)} s later; at most {handover.most_sessions} sessions existed"
+        " meanwhile."
+    )
 
 
 def _polling(measured: Measured) -> str:

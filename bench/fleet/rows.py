@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bench.fleet.figures import Measured, Rest, Trip
+from bench.fleet.figures import Handover, Measured, Rest, Trip
 from bench.fleet.model import Costs
 from bench.table import Row
 
@@ -22,6 +22,7 @@ def rows(measured: Measured, costs: Costs) -> list[Row]:
     return [
         *_resting(rest, polled),
         *_changing(trips, measured.polled_trip),
+        *_handing_over(measured.handover),
         *_large(measured, costs),
         *_slopes(measured, costs),
     ]
@@ -37,8 +38,8 @@ def _resting(rest: Rest, polled: Rest) -> Iterator[Row]:
         section=section,
         what="sessions held",
         value=rest.sessions,
-        target="evaluators only: 1",
-        limit=1,
+        target=f"evaluators only: {rest.evaluators}",
+        limit=rest.evaluators,
     )
     figures: Figures = (
         ("requests", "1/s", lambda each: each.did.requests / each.seconds),
@@ -93,6 +94,12 @@ def _changing(trips: list[Trip], polled: Trip) -> Iterator[Row]:
             peer="source's polling",
             peer_value=figure(polled),
         )
+
+
+def _handing_over(handover: Handover) -> Iterator[Row]:
+    section = f"The evaluator stops, and {handover.followers:,} may stand for its lock"
+    yield Row(section=section, what="until one holds it", value=handover.seconds, unit="s")
+    yield Row(section=section, what="most sessions meanwhile", value=handover.most_sessions)
 
 
 def _large(measured: Measured, costs: Costs) -> Iterator[Row]:

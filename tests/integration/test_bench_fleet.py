@@ -27,15 +27,15 @@ def measured() -> Measured:
 
 
 @pytest.mark.consul
-def test_a_fleet_holds_one_session_and_hears_of_a_trip_by_one_answer_each(
+def test_only_evaluators_hold_sessions_and_a_trip_is_one_answer_each(
     measured: Measured,
 ) -> None:
     assert [rest.followers for rest in measured.rests] == [4, 12]
-    assert [rest.sessions for rest in measured.rests] == [1, 1]
+    # One, unless the machine was so busy that its evaluator gave a lock up to another.
+    assert all(1 <= rest.sessions <= rest.evaluators for rest in measured.rests)
     assert all(rest.did.requests > 0 for rest in measured.rests)
     for trip in (*measured.trips, *measured.pages):
-        # `measure` refuses followers that were elected or met a fault.
-        assert trip.sessions == 1
+        # `measure` refuses followers that met a fault.
         assert trip.writes == 1
         assert 0 < trip.first_s <= trip.last_s
         # One answer brought the news; a poll may have timed out meanwhile.
@@ -66,7 +66,7 @@ def test_the_pollers_beside_it_poll(measured: Measured) -> None:
 def test_it_makes_its_rows_and_its_page(measured: Measured) -> None:
     slopes = costs(measured)
     sessions = next(row for row in rows(measured, slopes) if row.what == "sessions held")
-    assert (sessions.value, sessions.verdict) == (1, "met")
+    assert sessions.verdict == "met"
     made = page.block(measured, slopes, MACHINE)
     assert made.count("\n| *10,000* | *200* |") == 1, "extrapolated rows stand in italics"
     assert "\n| 10 | 1 |" in made
