@@ -8,13 +8,15 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from bench import clients, decisions, evaluation, footprint, host, trip
+from bench import clients, decisions, evaluation, footprint, host, load, memory, trip
 from bench.table import Row, render
 from tests.daemon import DaemonFailed
 
 SECTIONS: dict[str, Callable[..., Iterator[Row]]] = {
     "trip": trip.measure,
     "decisions": decisions.measure,
+    "load": load.measure,
+    "memory": memory.measure,
     "clients": clients.measure,
     "footprint": footprint.measure,
     "evaluation": evaluation.measure,

@@ -10,6 +10,18 @@ from pathlib import Path
 from bench.host import BenchError, on_core
 
 SERVER_CORE, CLIENT_CORE = 0, 1
+_REPORTS = """
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+local n = 0
+function request()
+  n = n + 1
+  local body = '{"instance":"c-%d","count_ok":100,"count_fail":0,"latency_ms":12.5}'
+  return wrk.format(nil, nil, nil, string.format(body, n % 1000))
+end
+"""
+# Each connection waits a random while, so that they don't report in step.
+_PACE = "function delay() return math.random(6, 16) end\n"
 _UNIT_US = {"us": 1.0, "ms": 1e3, "s": 1e6}
 
 
@@ -36,6 +48,17 @@ def parse(text: str, *, rejections: bool = False) -> Load:
     if requests is None or rate is None or len(shares) != 2:
         raise BenchError(f"wrk said something else:\n{text}")
     return Load(int(requests.group(1)), float(rate.group(1)), shares["50"], shares["99"])
+
+
+def reports(folder: Path, *, paced: bool = False) -> Path:
+    """A script for wrk: each request reports for one of a thousand instances.
+
+    Args:
+        paced: each connection about every 12 ms, instead of as fast as it goes.
+    """
+    script = folder / "report.lua"
+    script.write_text(_REPORTS + (_PACE if paced else ""), "utf-8")
+    return script
 
 
 def command(url: str, connections: int, seconds: int, script: Path | None = None) -> list[str]:
