@@ -200,17 +200,16 @@ def clocks(answer: Answer, wall_at: Callable[[], float] = time.time) -> Iterator
 
 async def token(agent: Agent, config: Consul) -> list[Finding]:
     """Whether the token is known, and for how long. After a fault nothing else would work."""
-    key = next((k for k in ("token_file", "token") if getattr(config, k)), None)
-    where = f"consul.{key}" if key else "consul.token"
-    value = config.token_file if key == "token_file" else None
+    key = "token_file" if config.token_file else "token" if config.token else None
+    where = f"consul.{key or 'token'}"
+    value = config.token_file
     answer = await agent.get("/v1/acl/token/self")
     said = answer.body[:_MOST_KEPT].decode("utf-8", "replace").strip()
     if answer.status == 401 and "disabled" in said:
         return [fine("token", "Consul asks for none: access control is off")]
+    if key is None:
+        return [fine("token", "none is set; Consul lets us do what anybody may", where)]
     if answer.status in {401, 403}:
-        if key is None:
-            mend = "set consul.token_file to a file with a token (CONSUL_HTTP_TOKEN_FILE)"
-            return [fault("token", f"none is set, and Consul wants one ({said})", mend, where)]
         mend = "make a new one (consul acl token create) and put it there"
         said = f"isn't known to Consul: expired, deleted, or of another datacenter ({said})"
         return [fault("token", said, mend, where, value)]

@@ -52,8 +52,10 @@ def examine(
 
 def _machine(config: Config, *, ours: bool) -> Iterator[Finding]:
     """What this machine alone decides."""
-    if time.time() < EARLIEST_AT:
-        said = f"this machine believes that it is {time.strftime('%Y-%m-%d', time.gmtime())}"
+    wall_at = time.time()
+    if wall_at < EARLIEST_AT:
+        day = time.strftime("%Y-%m-%d", time.gmtime(wall_at))
+        said = f"this machine believes that it is {day}"
         yield fault("clock", said, "set it by NTP (chronyc tracking, timedatectl)")
     if config.data_dir is not None:
         yield from files.data_dir(config.data_dir, ours=ours)

@@ -93,10 +93,7 @@ async def session(agent: Agent, config: Config) -> tuple[str | None, list[Findin
     if answer.status == 403:
         denied = _DENIED.search(said)
         node = denied[2] if denied else ""
-        mend = (
-            f'add to the token\'s policy: session_prefix "{node}" {{ policy = "write" }}'
-            ", or set role: follower"
-        )
+        mend = f"{_grant(config)} {_rule('session_prefix', node, 'write')}, or set role: follower"
         problem = "the token may make no session, so this sidecar can never evaluate"
         return None, [fault("rights", problem, mend, "role", config.role)]
     mend = "see the log of Consul's servers"
@@ -168,7 +165,7 @@ def verdicts(lacking: Lacking, config: Config) -> Iterator[Finding]:
         only_reports = config.role == "follower" and not _read_by_followers(prefix, config)
         policy = _policy(rights, auto=config.role == "auto")
         said = f"the token lacks key:{', key:'.join(sorted(rights))} below {prefix}"
-        mend = f'add to its policy: key_prefix "{prefix}" {{ policy = "{policy}" }}'
+        mend = f"{_grant(config)} {_rule('key_prefix', prefix, policy)}"
         key = where.get(prefix, "consul.state_prefix")
         value = prefix.rstrip("/")
         if only_reports:
@@ -176,6 +173,16 @@ def verdicts(lacking: Lacking, config: Config) -> Iterator[Finding]:
             yield warning("rights", said, f"{mend}, or set reports: off", key, value)
         else:
             yield fault("rights", said, mend, key, value)
+
+
+def _grant(config: Config) -> str:
+    if config.consul.token or config.consul.token_file:
+        return "add to the token's policy:"
+    return "set consul.token_file (CONSUL_HTTP_TOKEN_FILE) to a token whose policy has"
+
+
+def _rule(resource: str, name: str, policy: str) -> str:
+    return f'{resource} "{name}" {{ policy = "{policy}" }}'
 
 
 def _policy(rights: Iterable[str], *, auto: bool) -> str:
