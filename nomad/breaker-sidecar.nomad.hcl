@@ -1,9 +1,7 @@
-# One allocation: an application and the breaker sidecar that answers it over localhost.
+# The sidecar in a job you already have: three parts to copy, marked 1, 2 and 3. The rest stands for
+# your own job.
 #
-# Order of start: `breaker` runs from before the application to after it; `breaker-ready` returns
-# when the sidecar can answer, so the application's first call already finds it.
-#
-#   nomad job run -var app_image=registry.example/app:1 breaker-sidecar.nomad.hcl
+#   nomad job run -var app_image=registry.example/app:1 nomad/breaker-sidecar.nomad.hcl
 
 variable "app_image" {
   type        = string
@@ -19,59 +17,61 @@ variable "sidecar_image" {
 job "app-with-breaker" {
   type = "service"
 
+  # One allocation at a time. Old and new versions of the sidecar may run side by side: they share
+  # one state in Consul, and an update moves nothing but, at times, the lock.
+  update {
+    max_parallel     = 1
+    health_check     = "task_states"
+    min_healthy_time = "5s"
+  }
+
   group "app" {
     count = 3
 
     network {
-      # The host's network: Consul's agent is then at 127.0.0.1:8500. Nomad picks a free port, so
-      # that several allocations fit on one host; the sidecar reads it from NOMAD_PORT_breaker
-      # and listens on it on loopback only.
+      # The host's network: Consul's agent is at 127.0.0.1:8500, and what listens on localhost can
+      # be reached by the application. In a bridge network: bridge.nomad.hcl.
       mode = "host"
+
+      # 1. A port of the sidecar's own, so that several allocations fit on one host. Sidecar and
+      # clients read it from NOMAD_PORT_breaker; the sidecar listens on it on loopback only.
       port "breaker" {}
     }
 
+    # 2. The sidecar: starts before the application, is restarted if it fails, and is stopped after
+    # the application, so that nobody ever asks in vain.
     task "breaker" {
       driver = "docker"
 
       lifecycle {
         hook    = "prestart"
-        sidecar = true # stays, is restarted if it fails, and is stopped after the application
+        sidecar = true
       }
 
       config {
-        image        = var.sidecar_image
-        network_mode = "host"
-        args         = ["run", "-c", "/local/breaker.yaml"]
+        image           = var.sidecar_image
+        network_mode    = "host"
+        args            = ["run", "-c", "${NOMAD_TASK_DIR}/breaker.yaml"]
+        readonly_rootfs = true
+        cap_drop        = ["all"]
       }
 
+      # Part of the job, so that a change of it is a new version of the job. For settings that
+      # change without an update see one-per-host.nomad.hcl.
       template {
         destination = "local/breaker.yaml"
-        # A changed file is taken up without losing state or a request; a faulty one is refused.
-        change_mode   = "signal"
-        change_signal = "SIGHUP"
-        data          = <<-YAML
+        data        = <<-YAML
           store: consul
           breakers:
             default:
-              topic: orders
-              group: billing
+              topic: tasks-topic
+              group: tasks-processor-group
               failure_threshold: 20
               open_duration: 30s
         YAML
       }
 
-      # The task's own Consul token, by workload identity: Nomad hands it over as
-      # CONSUL_HTTP_TOKEN. It needs key_prefix "breaker" and "breaker-history" write, the report
-      # prefix write, and session write. Without Consul ACLs drop both blocks.
-      consul {}
-      identity {
-        name = "consul_default"
-        aud  = ["consul.io"]
-        ttl  = "1h"
-      }
-
-      # An ordered stop (reports deleted, locks handed over) takes at most five seconds.
-      kill_signal  = "SIGTERM"
+      # An ordered stop, with locks handed over and reports deleted, takes five seconds at most.
       kill_timeout = "10s"
 
       resources {
@@ -80,18 +80,22 @@ job "app-with-breaker" {
       }
     }
 
+    # 3. Nomad starts the application as soon as the sidecar's process runs, which is before it can
+    # answer. A prestart task that ends when it can is what the application really waits for.
     task "breaker-ready" {
       driver = "docker"
 
       lifecycle {
         hook    = "prestart"
-        sidecar = false # the application starts when this has ended with 0
+        sidecar = false
       }
 
       config {
-        image        = var.sidecar_image
-        network_mode = "host"
-        args         = ["wait", "--timeout", "60s"] # finds the port in NOMAD_PORT_breaker
+        image           = var.sidecar_image
+        network_mode    = "host"
+        args            = ["wait", "--timeout", "60s"]
+        readonly_rootfs = true
+        cap_drop        = ["all"]
       }
 
       resources {
@@ -108,7 +112,8 @@ job "app-with-breaker" {
         network_mode = "host"
       }
 
-      # Ask GET ${BREAKER_URL}/allowed before each send: 200 send, 503 wait for Retry-After.
+      # GET ${BREAKER_URL}/allowed before each send: 200 is yes, 503 no. The clients of this
+      # repository need no variable: they read NOMAD_PORT_breaker themselves.
       env {
         BREAKER_URL = "http://localhost:${NOMAD_PORT_breaker}"
       }

@@ -1,7 +1,7 @@
 """A real `nomad agent -dev` on free ports, and what a test asks it.
 
-Leaving the block ends the agent, and with it every task: in dev mode an agent destroys what it runs.
-What is left all the same is killed by process id.
+Leaving the block ends the agent, and with it every task: in dev mode an agent destroys what it
+runs. What is left all the same is killed by process id.
 """
 
 from __future__ import annotations
@@ -276,7 +276,7 @@ class NomadAgent:
 
     def tasks_said(self) -> str:
         """The end of every task's output, for a failure."""
-        files = sorted((self.folder / "data" / "alloc").glob("*/alloc/logs/*.std*"))
+        files = sorted((self.folder / "data" / "alloc").glob("*/alloc/logs/[!.]*.std*.*"))
         parts = [(file, file.read_text("utf-8", "replace")[-2000:]) for file in files]
         return "".join(
             f"--- {file.parent.parent.parent.name[:8]} {file.name}\n{text}\n"

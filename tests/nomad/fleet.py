@@ -1,8 +1,9 @@
-"""What the Nomad tests share: the committed files, what stands for their images, what sidecars say."""
+"""What the Nomad tests share: the files, what stands for their images, what sidecars say."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +25,8 @@ IMAGE = "breaker-sidecar:0.1.0"
 """What the files name unless told otherwise."""
 APP = "app:1"
 HERE: Mapping[str, Sequence[str]] = {
-    IMAGE: (sys.executable, "-m", "sidecar"),
+    # Wherever a task starts, it runs this checkout.
+    IMAGE: ("/usr/bin/env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "sidecar"),
     APP: ("/bin/sleep", "infinity"),
 }
 """What stands for each image: the checkout, and an application that does nothing."""
@@ -84,6 +86,16 @@ def _status(port: int, path: str) -> int | None:
     return None
 
 
+def ask_ready(port: int) -> int | None:
+    """What `/readyz` answers; None for nobody."""
+    return _status(port, "/readyz")
+
+
+def config_reloads(log: str) -> int:
+    """How often a log says that the file was taken up anew."""
+    return log.count('"config_reloaded"')
+
+
 def version(port: int) -> str | None:
     """The version of the sidecar at this port; None where nobody answers."""
     with contextlib.suppress(OSError):
@@ -98,8 +110,6 @@ def starts(alloc: Alloc, task: str) -> int:
 
 def holder(place: Place) -> str | None:
     """The instance that holds the lock; None where nobody does."""
-    import json  # noqa: PLC0415
-
     entry = place.consul.kv_entry(place.key("leader"))
     if entry is None or "Session" not in entry:
         return None

@@ -12,16 +12,14 @@ from tests.nomad.agent import Alloc, NomadAgent
 from tests.nomad.fleet import (
     APP,
     CHANGE_S,
-    HERE,
     IMAGE,
     PROGRAMS,
     START_S,
     Usual,
     holder,
-    statuses,
     variant,
 )
-from tests.servers import poll_until, poll_until_sync
+from tests.servers import poll_until_sync
 
 TTL_S = 10.0
 """The session's: what a takeover would wait for at least, were the lock not handed over."""
@@ -39,7 +37,7 @@ def slow(folder: Path) -> tuple[tuple[str, ...], Path]:
     program = folder / "slow"
     program.write_text(
         f'#!/bin/sh\n[ "$1" = run ] && until [ -e {gate} ]; do sleep 0.05; done\n'
-        f'exec {sys.executable} -m sidecar "$@"\n',
+        f'exec {" ".join(HERE[IMAGE])} "$@"\n',
         "utf-8",
     )
     program.chmod(0o755)
@@ -107,7 +105,7 @@ def test_who_is_stopped_or_drained_hands_its_locks_over(nomad: NomadAgent, place
     measured("the lock had no holder for", [stopped_s, drained_s])
     assert max(stopped_s, drained_s) < TTL_S / 2
     assert {record["current_state"] for record in records} == {"CLOSED"}
-    assert [entry["to"] for entry in place.history()] in ([], ["CLOSED"])
+    assert {entry["to"] for entry in place.history()} <= {"CLOSED"}
 
 
 def taken_over(place: Usual, before: str) -> float:
