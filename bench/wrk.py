@@ -64,7 +64,8 @@ def reports(folder: Path, *, paced: bool = False) -> Path:
 def command(url: str, connections: int, seconds: int, script: Path | None = None) -> list[str]:
     """The command line; a script in Lua says what is sent instead of GET."""
     scripted = ["-s", str(script)] if script is not None else []
-    return ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", *scripted, url]
+    fixed = ["wrk", "-t1", "--latency", "--timeout", "10s"]
+    return [*fixed, f"-c{connections}", f"-d{seconds}s", *scripted, url]
 
 
 def wrk(
