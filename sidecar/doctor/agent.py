@@ -54,6 +54,15 @@ class Agent:
         answer: Answer = await self._transport.put(None, path, data=data)
         return answer
 
+    async def allows(self, resource: str, name: str, access: str) -> bool | None:
+        """Whether the token has a right, by Consul's own word; None where it doesn't say."""
+        asked = [{"Resource": resource, "Segment": name, "Access": access}]
+        answer: Answer = await self._transport.post(
+            None, "/v1/internal/acl/authorize", data=json.dumps(asked)
+        )
+        said = _json(answer) if answer.status == 200 else None
+        return bool(said[0].get("Allow")) if isinstance(said, list) and said else None
+
     async def close(self) -> None:
         """End its connections."""
         await self._transport.close()

@@ -18,6 +18,7 @@ from sidecar.config.model import Config
 from sidecar.config.units import format_duration
 from sidecar.doctor.agent import Agent
 from sidecar.doctor.findings import Finding, fault, fine, warning
+from sidecar.store.checks import SERVICE
 from sidecar.store.codec import Keys
 from sidecar.store.transport import Answer
 
@@ -98,6 +99,21 @@ async def session(agent: Agent, config: Config) -> tuple[str | None, list[Findin
         return None, [fault("rights", problem, mend, "role", config.role)]
     mend = "see the log of Consul's servers"
     return None, [fault("session", f"none can be made: {answer.status} {said}", mend, key)]
+
+
+async def fast_takeover(agent: Agent, config: Config) -> list[Finding]:
+    """The right to register the check that a session is bound to; without it all works, slower.
+
+    It can't be tried out: a registration would show in the catalog.
+    """
+    check_s, key = config.consul.fast_takeover_s, "consul.fast_takeover"
+    if check_s is None or config.role == "follower":
+        return []
+    if await agent.allows("service", SERVICE, "write") is not False:
+        return []
+    said = "the token may register no check, so a dead evaluator is replaced only by session_ttl"
+    mend = f"{_grant(config)} {_rule('service', SERVICE, 'write')}"
+    return [warning("rights", said, mend, key, format_duration(check_s))]
 
 
 async def writing(

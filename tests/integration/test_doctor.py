@@ -427,6 +427,20 @@ def test_no_right_to_make_sessions(doctor: Doctor, guarded: ConsulServer, prefix
     assert len(found.of("fault")) == 1
 
 
+def test_no_right_to_a_fast_takeover(doctor: Doctor, guarded: ConsulServer, prefix: str) -> None:
+    report(guarded, prefix, "c-1")
+    service = 'service "breaker-sidecar-evaluator" { policy = "write" }'
+    for more, warned in ((SESSION, 1), (SESSION + service, 0)):
+        token = guarded.make_token(rules(prefix) + more)
+        config = with_token(guarded, prefix, token)
+        config["consul"]["fast_takeover"] = "2s"
+        found = doctor(config)
+        assert (len(found.of("warning")), found.of("fault")) == (warned, [])
+        if warned:
+            said = "may register no check"
+            found.expect("warning", "consul.fast_takeover", "2s", said, f"policy: {service}")
+
+
 def test_a_token_that_nobody_knows(
     doctor: Doctor, guarded: ConsulServer, prefix: str, tmp_path: Path
 ) -> None:
