@@ -173,7 +173,8 @@ ROWS: tuple[Row, ...] = (
             Panel(
                 "Configuration",
                 "Sidecars that refused their last configuration, and those whose configuration"
-                " differs from the one the state was written under.",
+                " differs from the one the state was written under: all of them after an update,"
+                " until the next transition.",
                 (
                     Query(
                         "sum by (fleet) (breaker_config_last_reload_successful{%S} == bool 0)",
