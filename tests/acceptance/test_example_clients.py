@@ -16,8 +16,17 @@ from tests.servers import poll_until_sync
 SOON_S = 10.0
 CONFIG = {
     "store": "memory",
-    "breakers": {"orders": {"failure_threshold": 5, "open_duration": "20s"}},
+    "breakers": {
+        "orders": {"failure_threshold": 5, "open_duration": "20s"},
+        # Nobody reports after its trip, so that it stays at the first half.
+        "half": {
+            "failure_threshold": 5,
+            "open_duration": "200ms",
+            "half_open": {"initial": 0.5},
+        },
+    },
 }
+ASKED = 40
 CLIENTS = [
     pytest.param(examples.bash, id="bash"),
     pytest.param(examples.by_requests, id="requests"),
@@ -47,6 +56,24 @@ def trip(daemon: Daemon) -> None:
     poll_until_sync(
         lambda: daemon.allowed("orders", peek=True).status == 503, SOON_S, "the breaker opens"
     )
+
+
+def half_open(daemon: Daemon) -> None:
+    """Have one breaker admit every other call."""
+    assert daemon.post("/v1/report/half", {"instance": "c-1", "count_fail": 50}).status == 202
+
+    def half() -> bool:
+        said = daemon.allowed("half", peek=True).body
+        return bool(said["state"] == "HALF_OPEN" and said["admit_ratio"] == 0.5)
+
+    poll_until_sync(half, SOON_S, "it admits half")
+
+
+def assert_half(admitted: int, rejected: int) -> None:
+    """Exactly half; but for calls whose answer came too late, which may have spent their share."""
+    lost = ASKED - admitted - rejected
+    assert lost < ASKED / 4
+    assert abs(admitted - rejected) <= 1 + 2 * lost
 
 
 def start(command: Command, daemon: Daemon, default: str, breaker: str = "orders") -> Program:
@@ -110,6 +137,17 @@ def test_a_client_that_shall_reject_without_an_answer(command: Command, daemon: 
 
 
 @pytest.mark.parametrize("command", CLIENTS)
+def test_a_client_of_a_half_open_breaker_gets_its_share(command: Command, daemon: Daemon) -> None:
+    with start(command, daemon, "admit", "half") as client:
+        settles(client, "admit", "admit")
+        half_open(daemon)
+        said = [client.ask() for _ in range(ASKED)]
+        rejections = [word.split() for word in said if word.startswith("reject")]
+        assert_half(said.count("admit"), len(rejections))
+        assert all(int(after) >= 1 for _, after in rejections)
+
+
+@pytest.mark.parametrize("command", CLIENTS)
 def test_a_client_of_a_breaker_that_is_not_there(command: Command, daemon: Daemon) -> None:
     with start(command, daemon, "reject", "oders") as client:
         assert client.ask() == "reject no-answer"
@@ -135,6 +173,22 @@ def test_middleware_through_all_states(command: Command, daemon: Daemon) -> None
         daemon.start().wait_ready()
         trip(daemon)
         poll_until_sync(lambda: send(port).status == 503, SOON_S, "it is rejected again")
+
+
+@pytest.mark.parametrize("command", MIDDLEWARE)
+def test_middleware_of_a_half_open_breaker_lets_its_share_in(
+    command: Command, daemon: Daemon
+) -> None:
+    address = f"{daemon.host}:{daemon.port}"
+    with Program([*command(), address, "half", "reject"], {}) as server:
+        port = int(server.line())
+        poll_until_sync(lambda: send(port).content == b"fine", SOON_S, "it is served")
+        half_open(daemon)
+        answers = [send(port) for _ in range(ASKED)]
+        rejected = [answer for answer in answers if answer.status == 503]
+        # An answer that came too late looks like any other rejection from here.
+        assert ASKED / 4 <= len(rejected) <= ASKED * 3 / 4
+        assert all(int(answer.headers["retry-after"]) >= 1 for answer in rejected)
 
 
 @pytest.mark.parametrize("command", MIDDLEWARE)
