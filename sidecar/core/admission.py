@@ -37,3 +37,14 @@ class Spread:
     def peek(self, ratio_millionths: int) -> bool:
         """What the next call would get."""
         return self._sum + ratio_millionths >= UNIT
+
+    @property
+    def position(self) -> float:
+        """How far it is on the way to the next admission, from 0 to 1."""
+        return self._sum / UNIT
+
+    def until(self, ratio_millionths: int) -> int | None:
+        """The number of the next call that is admitted, the next one being 1; None: never."""
+        if ratio_millionths <= 0:
+            return None
+        return max(1, -(-(UNIT - self._sum) // ratio_millionths))

@@ -27,6 +27,7 @@ class Cell:
     __slots__ = (
         "admitted",
         "as_of",
+        "began",
         "decision",
         "evaluating",
         "forgotten",
@@ -49,6 +50,8 @@ class Cell:
 
     def __init__(self, policy: Policy, instance: str, contact: Contact, now: float) -> None:
         self.policy = policy
+        self.began = now
+        """Since when calls are counted (monotonic)."""
         self.share = hashed_share(instance, policy.name, "retry")
         self.spread = Spread(instance, policy.name)
         self.seen: Seen | None = None

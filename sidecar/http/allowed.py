@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 from aiohttp import web
@@ -15,7 +15,10 @@ from sidecar.core.board import Board, Cell
 from sidecar.core.decision import Decision
 from sidecar.core.ports import Backend
 from sidecar.core.wire import decision_to_dict
+from sidecar.http import door
+from sidecar.http.explain import explain
 from sidecar.http.problems import Problem, find, shown
+from sidecar.http.settings import LiveSettings, Transport
 
 DENY_STATUSES = (401, 403, 429, 503)
 ENVOY_DENY_STATUS = 429
@@ -144,10 +147,19 @@ def _token(reason: str) -> str:
 class Decisions:
     """The handlers of `/allowed` and `/ext_authz`."""
 
-    def __init__(self, backend: Backend, answers: Answers, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        answers: Answers,
+        now: Callable[[], float],
+        settings: LiveSettings,
+        transport: Transport,
+    ) -> None:
         self._backend = backend
         self._answers = answers
         self._now = now
+        self._settings = settings
+        self._transport: Transport = transport
 
     def routes(self) -> list[web.AbstractRouteDef]:
         """Where the handlers are to be found."""
@@ -163,9 +175,21 @@ class Decisions:
     async def allowed(self, request: web.Request) -> web.Response:
         """`GET|HEAD /allowed[/{name}]`."""
         cell = find(self._board, request.match_info.get("name"))
-        deny_status, peek = _parameters(request)
-        answer = self._answers.pick(cell, self._now(), deny_status=deny_status, peek=peek)
+        deny_status, peek, wants_why = _parameters(request)
+        now = self._now()
+        answer = self._answers.pick(cell, now, deny_status=deny_status, peek=peek)
+        if wants_why:
+            why = self._why(request, cell, now, counted=not peek)
+            answer = replace(answer, body=answer.body[:-1] + b',"explain":' + why + b"}")
         return _response(answer)
+
+    def _why(self, request: web.Request, cell: Cell, now: float, *, counted: bool) -> bytes:
+        """The explanation in JSON. The decision is for all; what `/v1/*` guards stays guarded."""
+        try:
+            door.check(request, self._settings.current.allowed_hosts, self._transport)
+        except Problem as problem:
+            return msgspec.json.encode({"withheld": problem.detail})
+        return msgspec.json.encode(explain(cell, self._board, now, counted=counted))
 
     async def ext_authz(self, request: web.Request) -> web.Response:
         """`ANY /ext_authz/{name}/{path}`: Envoy asks with its client's method, path and headers.
@@ -186,18 +210,18 @@ def _response(answer: Answer) -> web.Response:
     return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
 
 
-def _parameters(request: web.Request) -> tuple[int | None, bool]:
-    """(deny_status, peek). Unknown parameters are a gateway's own and mean nothing here."""
+def _parameters(request: web.Request) -> tuple[int | None, bool, bool]:
+    """(deny_status, peek, explain). Unknown parameters are a gateway's own: nothing to us."""
     if not request.query_string:
-        return None, False
+        return None, False, False
     query = request.query
-    peek = query.get("peek") == "1"
+    peek, wants_why = query.get("peek") == "1", query.get("explain") == "1"
     given = query.get("deny_status")
     if given is None:
-        return None, peek
+        return None, peek, wants_why
     for status in DENY_STATUSES:
         if given == str(status):
-            return status, peek
+            return status, peek, wants_why
     raise Problem(
         400,
         "bad-parameter",

@@ -45,6 +45,9 @@ _INSTANCE = _parameter(
     "instance", "path", "Who reported.", type="string", pattern=f"^{INSTANCE.pattern}$"
 )
 _PEEK = _parameter("peek", "query", "`1`: look only; nothing is spent or counted.", type="string")
+_EXPLAIN = _parameter(
+    "explain", "query", "`1`: `explain` in the body says why it is so.", type="string"
+)
 _DENY = _parameter(
     "deny_status",
     "query",
@@ -114,7 +117,7 @@ def _decision(*extra: Node) -> Node:
     admit = {**_ok("Send.", "Admission"), "headers": headers}
     reject = {**_ok("Do not send yet.", "Rejection"), "headers": {**headers, **retry}}
     responses = {200: admit} | dict.fromkeys(DENY_STATUSES, reject)
-    parameters = (*extra, _PEEK, _DENY)
+    parameters = (*extra, _PEEK, _EXPLAIN, _DENY)
     return _operation("May a producer send now?", responses, 400, 404, parameters=parameters)
 
 
@@ -171,7 +174,7 @@ def _paths() -> Node:
         503,
         parameters=(_LAST_ID,),
     )
-    status = _operation("The sidecar and all it knows.", {200: _ok("It.", "Object")}, 403)
+    status = _operation("The sidecar and all it knows.", {200: _ok("It.", "Status")}, 403)
     ready = _operation(
         "Can a decision be given?",
         {200: _ok("Yes.", "Readiness"), 503: _ok("Stale, and asked strictly.", "Readiness")},
@@ -204,7 +207,9 @@ def _paths() -> Node:
     version = _operation("What runs.", {200: _ok("It.", "Version")})
     metrics = _operation("Metrics.", {200: {"description": "Prometheus text.", "content": _TEXT}})
     itself = _operation("This document.", {200: _ok("It.", "Object")}, 403)
+    page = _operation("The status page.", {200: {"description": "HTML.", "content": _HTML}}, 403)
     return {
+        "/": _readable(page),
         "/allowed": _readable(_decision()),
         "/allowed/{name}": _readable(_decision(_NAME)),
         "/ext_authz/{name}/{path}": _envoy(),
@@ -226,6 +231,7 @@ def _paths() -> Node:
 
 
 _EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
+_HTML = {"text/html": {"schema": {"type": "string"}}}
 _TEXT = {"text/plain": {"schema": {"type": "string"}}}
 
 

@@ -10,6 +10,7 @@ from sidecar.core.errors import StoreError
 from sidecar.core.ports import Backend
 from sidecar.core.wire import transition_to_dict
 from sidecar.http import parameters, views
+from sidecar.http.overview import Overview
 from sidecar.http.problems import find, store_unavailable
 from sidecar.http.replies import json
 from sidecar.http.waiting import Waiters
@@ -18,8 +19,15 @@ from sidecar.http.waiting import Waiters
 class Reading:
     """The handlers that only read."""
 
-    def __init__(self, backend: Backend, waiters: Waiters, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        waiters: Waiters,
+        overview: Overview,
+        now: Callable[[], float],
+    ) -> None:
         self._backend = backend
+        self._overview = overview
         self._waiters = waiters
         self._now = now
 
@@ -34,7 +42,8 @@ class Reading:
 
     async def breakers(self, _request: web.Request) -> web.Response:
         """`GET /v1/breakers`."""
-        return json({"breakers": self._all()})
+        now = self._now()
+        return json({"breakers": [views.breaker(cell, now) for cell in self._overview.cells()]})
 
     async def breaker(self, request: web.Request) -> web.Response:
         """`GET /v1/breakers/{name}[?index=SEQ&wait=30s]`."""
@@ -47,7 +56,7 @@ class Reading:
             # A reload may have put another cell in its place, or none.
             cell = find(self._backend.board, cell.policy.name)
             left_s = deadline - self._now()
-        return json(views.breaker(cell))
+        return json(views.breaker(cell, self._now()))
 
     async def history(self, request: web.Request) -> web.Response:
         """`GET /v1/breakers/{name}/history`: the last transitions, newest last."""
@@ -64,18 +73,5 @@ class Reading:
         )
 
     async def status(self, _request: web.Request) -> web.Response:
-        """`GET /v1/status`: the daemon, its store, and every breaker."""
-        board = self._backend.board
-        return json(
-            {
-                **self._backend.describe(),
-                "instance": board.instance,
-                "default": board.default,
-                "sync": views.sync(board, self._now()),
-                "breakers": self._all(),
-            }
-        )
-
-    def _all(self) -> list[dict[str, object]]:
-        cells = self._backend.board.cells
-        return [views.breaker(cells[name]) for name in sorted(cells)]
+        """`GET /v1/status`: the daemon, its store, and every breaker with its shadow report."""
+        return json(await self._overview.status())

@@ -39,6 +39,7 @@ def components(max_number: int, instance: str, roles: Sequence[str]) -> Node:
         **_decisions(),
         "Breaker": _breaker(),
         "Breakers": _object({"breakers": _list("Breaker")}),
+        "Status": _status(),
         "Transition": _transition(),
         "History": _object({"breaker": _STRING, "transitions": _list("Transition")}),
         "Report": _report(max_number, instance, roles),
@@ -82,17 +83,78 @@ def _decisions() -> Node:
         "stale": _BOOLEAN,
         "override": _or_null({"$ref": "#/components/schemas/Override"}),
     }
+    explain = {"explain": {"$ref": "#/components/schemas/Explanation"}}
     refused = {"error": _STRING, "retry_after": {"type": "integer", "minimum": 1}}
     return {
-        "Admission": _object({"allowed": {"const": True}, **decision}),
-        "Rejection": _object({"allowed": {"const": False}, **decision, **refused}),
+        "Admission": _object({"allowed": {"const": True}, **decision}, explain),
+        "Rejection": _object({"allowed": {"const": False}, **decision, **refused}, explain),
+        "Explanation": _explanation(),
     }
+
+
+def _explanation() -> Node:
+    """Of `?explain=1`; a client that `/v1/*` isn't for gets `withheld` instead."""
+    whole = _object(
+        {
+            "because": _STRING,
+            "why": _STRING,
+            "counted": _BOOLEAN,
+            "more_admitted_in_s": _or_null(_NUMBER),
+            "retry_spread_s": _NUMBER,
+            "spread": _object(
+                {
+                    "ratio": _RATIO,
+                    "shadow_ratio": _RATIO,
+                    "position": _RATIO,
+                    "next_admitted_call": _or_null({"type": "integer", "minimum": 1}),
+                }
+            ),
+            "sync": {"type": "object"},
+            "instance": _STRING,
+            "known": {"$ref": "#/components/schemas/Breaker"},
+        }
+    )
+    return {"anyOf": [whole, _object({"withheld": _STRING})]}
+
+
+def _status() -> Node:
+    """The daemon's own members are left open."""
+    shadow = _object(
+        {
+            "by": {"enum": ["mode", "override"]},
+            "openings": _or_null(_NATURAL),
+            "since": _TIME,
+            "rejected": _NATURAL,
+            "rejected_for_s": _NUMBER,
+        }
+    )
+    breaker = {
+        "allOf": [
+            {"$ref": "#/components/schemas/Breaker"},
+            _object({"shadow": _or_null(shadow)}),
+        ]
+    }
+    return _object(
+        {
+            "instance": _STRING,
+            "default": {"type": ["string", "null"]},
+            "sync": {"type": "object"},
+            "breakers": {"type": "array", "items": breaker},
+        }
+    )
 
 
 def _breaker() -> Node:
     evaluator = _object({"instance": _STRING, "address": _STRING, "since": _TIME})
     reporters = _object({"fresh": _NATURAL, "stale": _NATURAL})
-    counted = _object({"admitted": _NATURAL, "rejected": _NATURAL, "shadow_rejected": _NATURAL})
+    counted = _object(
+        {
+            "admitted": _NATURAL,
+            "rejected": _NATURAL,
+            "shadow_rejected": _NATURAL,
+            "for_s": _NUMBER,
+        }
+    )
     signals = {"type": "array", "items": {"type": "object"}}
     return _object(
         {
@@ -146,6 +208,7 @@ _TTL: Node = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"const": "no
 
 
 def _override() -> Node:
+    """As ordered, or with what is left of it (null: no end) where a breaker is described."""
     return _object(
         {
             "mode": _MODE,
@@ -154,7 +217,8 @@ def _override() -> Node:
             "set_at": _TIME,
             "ttl_s": _or_null(_TTL),
             "expires_at": _TIME,
-        }
+        },
+        {"left_s": _or_null(_NUMBER)},
     )
 
 

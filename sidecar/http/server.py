@@ -15,6 +15,9 @@ from sidecar.http.fastlane import LANE, Lane
 from sidecar.http.listeners import Endpoint, Listeners
 from sidecar.http.openapi import Description
 from sidecar.http.overrides import Orders
+from sidecar.http.overview import Overview
+from sidecar.http.page import StatusPage
+from sidecar.http.past import Histories
 from sidecar.http.probes import Metrics, Probes
 from sidecar.http.reading import Reading
 from sidecar.http.reportlane import ReportLane
@@ -67,9 +70,12 @@ def build_app(
     reporting = Reporting(backend, live, transport)
     answers = Answers()
     app[LANE] = Lane(backend.board, answers, now, ReportLane(backend, live, transport))
-    app.add_routes(Decisions(backend, answers, now).routes())
+    app.add_routes(Decisions(backend, answers, now, live, transport).routes())
     app.add_routes(Watching(app[FEED]).routes())
-    app.add_routes(Reading(backend, waiters, now).routes())
+    histories = Histories(backend, now)
+    overview = Overview(backend, histories, now)
+    app.add_routes(Reading(backend, waiters, overview, now).routes())
+    app.add_routes(StatusPage(overview, histories).routes())
     app.add_routes(Orders(backend, live, transport).routes())
     app.add_routes(reporting.routes())
     app.add_routes(Probes(backend, live, metrics, now).routes())

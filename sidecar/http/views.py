@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
 from sidecar.core.board import Board, Cell
 from sidecar.core.types import Policy
-from sidecar.core.wire import decision_to_dict, evidence_to_dict, rfc3339
+from sidecar.core.wire import decision_to_dict, evidence_to_dict, override_to_dict, rfc3339
 
 
-def breaker(cell: Cell) -> dict[str, object]:
-    """All that is known here of one breaker; what nobody knows yet is null."""
+def breaker(cell: Cell, now: float) -> dict[str, object]:
+    """All that is known here of one breaker; what nobody knows yet is null.
+
+    Args:
+        now: monotonic seconds.
+    """
     decision, policy = cell.decision, cell.policy
     return {
         "name": policy.name,
         **decision_to_dict(decision),
+        "override": _override(cell, now),
         "lost": decision.lost,
         "mode": "shadow" if policy.shadow else "enforce",
         **_record(cell),
@@ -24,8 +31,19 @@ def breaker(cell: Cell) -> dict[str, object]:
             "admitted": cell.admitted,
             "rejected": cell.rejected,
             "shadow_rejected": cell.shadow_rejected,
+            "for_s": round(max(0.0, now - cell.began), 3),
         },
     }
+
+
+def _override(cell: Cell, now: float) -> dict[str, object] | None:
+    """The override in force, with what is left of it by this sidecar's clock."""
+    override, standing = cell.decision.override, cell.standing
+    if override is None or standing is None:
+        return None
+    endless = math.isinf(standing.ends)
+    left_s = None if endless else round(max(0.0, standing.ends - now), 3)
+    return {**override_to_dict(override), "left_s": left_s}
 
 
 def _record(cell: Cell) -> dict[str, object]:

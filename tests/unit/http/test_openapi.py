@@ -36,6 +36,7 @@ def test_every_route_is_described_and_every_description_has_a_route(
     ("path", "template"),
     [
         ("/allowed", "/allowed"),
+        ("/allowed?explain=1", "/allowed"),
         ("/allowed/none", "/allowed/{name}"),
         ("/v1/breakers", "/v1/breakers"),
         ("/v1/breakers/default", "/v1/breakers/{name}"),

@@ -13,7 +13,7 @@ from tests.unit.http.support import Log, Paper
 @pytest.mark.parametrize(
     ("method", "path", "status", "allow"),
     [
-        ("GET", "/", 404, None),
+        ("POST", "/", 405, "GET,HEAD"),
         ("GET", "/v1", 404, None),
         ("GET", "/v1/nothing", 404, None),
         ("POST", "/v1/watch", 405, "GET,HEAD"),

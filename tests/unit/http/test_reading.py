@@ -44,6 +44,7 @@ async def test_a_follower_tells_record_and_holder(
     board.lock("default", "session-1", holder, 1, now=clock.now)
     enter(board, clock, "default", make_record(State.OPEN, 42, policy="another"))
     await client.get("/allowed")
+    clock.now += 12.5
     body = await (await client.get("/v1/breakers/default")).json()
     policy = body.pop("policy")
     assert body == {
@@ -74,7 +75,7 @@ async def test_a_follower_tells_record_and_holder(
         "verdict": None,
         "signals": None,
         "reporters": None,
-        "decisions": {"admitted": 0, "rejected": 1, "shadow_rejected": 0},
+        "decisions": {"admitted": 0, "rejected": 1, "shadow_rejected": 0, "for_s": 12.5},
     }
     assert policy["failure_threshold"] == 20
     assert policy["half_open"] == {"initial": 0.05, "ramp": 30.0, "max": 120.0}
@@ -127,7 +128,10 @@ async def test_all_of_them_and_status(serve: Serve, clock: Clock) -> None:
         "max_stale": 30.0,
         "on_loss": "keep",
     }
+    shadow = [breaker.pop("shadow") for breaker in status["breakers"]]
     assert status["breakers"] == listed["breakers"]
+    assert shadow[0] is None
+    assert shadow[1]["by"] == "mode"
     head = await client.head("/v1/breakers")
     assert head.status == 200
     assert await head.read() == b""
