@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from bench import clients, decisions, evaluation, footprint, host, load, memory, trip
+from bench import clients, decisions, evaluation, footprint, host, load, memory, takeover, trip
 from bench.table import Row, render
 from tests.daemon import DaemonFailed
 
@@ -20,6 +20,7 @@ SECTIONS: dict[str, Callable[..., Iterator[Row]]] = {
     "clients": clients.measure,
     "footprint": footprint.measure,
     "evaluation": evaluation.measure,
+    "takeover": takeover.measure,
 }
 
 
