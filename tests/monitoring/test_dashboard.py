@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import re
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.monitoring.promql import asked
 from tests.monitoring.sources import annotation_queries, dashboard, panel_queries, rules
@@ -26,7 +29,9 @@ def test_the_committed_files_are_the_generated_ones() -> None:
     assert main(["--check"]) == 0
 
 
-def test_an_outdated_file_is_noticed_and_mended(tmp_path: Any, monkeypatch: Any) -> None:
+def test_an_outdated_file_is_noticed_and_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`--check` says so and writes nothing; without it both files are made anew."""
     json_file, page = tmp_path / "dashboard.json", tmp_path / "monitoring.md"
     json_file.write_text("{}")
