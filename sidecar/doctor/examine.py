@@ -120,14 +120,13 @@ async def _look(
     agent: Agent, config: Config, lacking: rights.Lacking, found: list[Finding]
 ) -> None:
     """What the fleet left, as far as it may be read."""
-    unread = {prefix for prefix, denied in lacking.by_prefix.items() if denied & {"read", "list"}}
     state_prefix = f"{config.consul.state_prefix}/"
-    if state_prefix not in unread:
+    if not lacking.unread(state_prefix):
         page = await _list(agent, state_prefix)
         found += fleet.breakers(config, page.entries)
     for policy in compose.policies(config):
         prefix = f"{policy.reports_prefix}/"
-        if prefix not in unread and config.role != "follower":
+        if not lacking.unread(prefix) and config.role != "follower":
             page = await _list(agent, prefix)
             found += fleet.reporters(policy, page.entries, time.time())
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from sidecar.config.model import Config
+from sidecar.config.model import Breaker, Config
 from sidecar.config.units import format_duration
 from sidecar.doctor.agent import Agent
 from sidecar.doctor.findings import Finding, fault, fine, warning
@@ -22,7 +22,10 @@ from sidecar.store.checks import SERVICE
 from sidecar.store.codec import Keys
 from sidecar.store.transport import Answer
 
+Rule = tuple[str, str]
+"""What a policy's rule is about: `key` or `key_prefix`, and which."""
 PROBE = "doctor-never-written"
+"""A report key of nobody's: it stands for all below its prefix."""
 _NO_INDEX = 2**62
 _DENIED = re.compile(r"lacks permission '([a-z]+:[a-z]+)' on \\?\"([^\"\\]*)")
 _BOUNDS = re.compile(r"must be between \[([^=]+)=([^]]+)\]")
@@ -30,16 +33,23 @@ _BOUNDS = re.compile(r"must be between \[([^=]+)=([^]]+)\]")
 
 @dataclass(slots=True)
 class Lacking:
-    """The rights that were refused, by the prefix that they are needed for."""
+    """The rights that were refused: of each area, what is lacking on which key or prefix."""
 
-    by_prefix: dict[str, set[str]] = field(default_factory=dict)
+    areas: dict[str, dict[Rule, set[str]]] = field(default_factory=dict)
 
-    def add(self, prefix: str, right: str) -> None:
-        """Note one."""
-        self.by_prefix.setdefault(prefix, set()).add(right)
+    def add(self, area: str, rule: Rule, right: str) -> None:
+        """Note one. A prefix that can't be read covers what can't be read below it."""
+        self.areas.setdefault(area, {}).setdefault(rule, set()).add(right)
+
+    def unread(self, area: str) -> bool:
+        """Whether an area as a whole may not be read."""
+        return any(
+            resource == "key_prefix" and rights & {"read", "list"}
+            for (resource, _), rights in self.areas.get(area, {}).items()
+        )
 
 
-def prefixes(config: Config) -> dict[str, str]:
+def areas(config: Config) -> dict[str, str]:
     """Every prefix that the sidecar uses, with the configuration key that names it."""
     found = {
         f"{config.consul.state_prefix}/": "consul.state_prefix",
@@ -51,22 +61,26 @@ def prefixes(config: Config) -> dict[str, str]:
 
 
 async def reading(agent: Agent, config: Config, lacking: Lacking) -> None:
-    """Read one key below each prefix, and list it: only the first tells a lack from emptiness."""
-    for prefix in prefixes(config):
-        if config.role == "follower" and not _read_by_followers(prefix, config):
-            continue
+    """Read each history, and list what is watched.
+
+    A list without the right to it is empty, or what may be seen of it: only reading a single key
+    tells a lack from emptiness.
+    """
+    keys = Keys(config.consul.state_prefix)
+    for name in config.breakers:
+        key = keys.history(name)
+        if (await agent.get(f"/v1/kv/{key}")).status == 403:
+            lacking.add(f"{config.consul.history_prefix}/", ("key", key), "read")
+    watched = [keys.watched]
+    if config.role != "follower":
+        watched += [f"{b.consul_key_prefix}/" for b in config.breakers.values()]
+    for prefix in watched:
         one = await agent.get(f"/v1/kv/{prefix}{PROBE}")
         listed = await agent.get(f"/v1/kv/{prefix}", recurse="")
-        if one.status == 403:
-            lacking.add(prefix, "read")
+        if one.status == 403 or listed.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true":
+            lacking.add(prefix, ("key_prefix", prefix), "read")
         elif listed.status == 403:
-            lacking.add(prefix, "list")
-        elif listed.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true":
-            lacking.add(prefix, "read")
-
-
-def _read_by_followers(prefix: str, config: Config) -> bool:
-    return prefix.startswith((f"{config.consul.state_prefix}/", f"{config.consul.history_prefix}/"))
+            lacking.add(prefix, ("key_prefix", prefix), "list")
 
 
 async def session(agent: Agent, config: Config) -> tuple[str | None, list[Finding]]:
@@ -120,28 +134,36 @@ async def writing(
     agent: Agent, config: Config, made: str | None, lacking: Lacking
 ) -> list[Finding]:
     """Try what an evaluator writes, and what reports need, in transactions that are undone."""
-    keys = Keys(config.consul.state_prefix)
     found: list[Finding] = []
-    for name, breaker in config.breakers.items():
-        operations = []
-        if config.role != "follower":
-            operations += [_set(keys.state(name)), _set(keys.history(name))]
-            operations.append(
-                _set(keys.leader(name)) if made is None else _lock(keys.leader(name), made)
-            )
-        if config.role != "follower" or config.reports != "off":
-            operations.append(_set(f"{breaker.consul_key_prefix}/{PROBE}"))
+    for breaker in config.breakers.values():
+        operations = _operations(config, breaker, made)
         if not operations:
             continue
         doomed = [*operations, *_doom(str(operations[-1]["Key"]))]
         answer = await agent.put("/v1/txn", [{"KV": each} for each in doomed])
         for right, key in _denied(answer):
-            prefix = next((p for p in prefixes(config) if key.startswith(p)), key)
-            lacking.add(prefix, right)
+            area = next((area for area in areas(config) if key.startswith(area)), key)
+            probe = key.endswith(f"/{PROBE}")
+            rule = ("key_prefix", area) if probe else ("key", key)
+            lacking.add(area, rule, right)
         if answer.status not in {403, 409}:
             said = f"a transaction was answered {answer.status}, not refused as it had to be"
             found.append(fault("rights", said, "see the log of Consul's servers"))
     return found
+
+
+def _operations(config: Config, breaker: Breaker, made: str | None) -> list[dict[str, object]]:
+    """What is written for a breaker in this role."""
+    keys, name = Keys(config.consul.state_prefix), breaker.name
+    evaluates = config.role != "follower"
+    operations = []
+    if evaluates:
+        operations += [_set(keys.state(name)), _set(keys.history(name)), _set(keys.override(name))]
+        lock = keys.leader(name)
+        operations.append(_set(lock) if made is None else _lock(lock, made))
+    if config.reports != "off" or (evaluates and breaker.report_gc_s):
+        operations.append(_set(f"{breaker.consul_key_prefix}/{PROBE}"))
+    return operations
 
 
 def _set(key: str) -> dict[str, object]:
@@ -171,24 +193,28 @@ def _denied(answer: Answer) -> Iterator[tuple[str, str]]:
 
 
 def verdicts(lacking: Lacking, config: Config) -> Iterator[Finding]:
-    """One finding a prefix that lacks something, or one that all is there."""
-    where = prefixes(config)
-    if not lacking.by_prefix:
-        said = "read, and write and lock as an evaluator" if config.role == "auto" else "read"
-        yield fine("rights", f"the token may {said} below {', '.join(where)}")
+    """One finding for each area that lacks something, or one that all is there."""
+    if not lacking.areas:
+        can = (
+            "read, write and lock all that an evaluator" if config.role == "auto" else "read all it"
+        )
+        yield fine("rights", f"the token may {can} needs")
         return
-    for prefix, rights in sorted(lacking.by_prefix.items()):
-        only_reports = config.role == "follower" and not _read_by_followers(prefix, config)
-        policy = _policy(rights, auto=config.role == "auto")
-        said = f"the token lacks key:{', key:'.join(sorted(rights))} below {prefix}"
-        mend = f"{_grant(config)} {_rule('key_prefix', prefix, policy)}"
-        key = where.get(prefix, "consul.state_prefix")
-        value = prefix.rstrip("/")
-        if only_reports:
+    for area, rules in sorted(lacking.areas.items()):
+        rights = sorted({f"key:{right}" for each in rules.values() for right in each})
+        said = (
+            f"the token lacks {', '.join(rights)} on {', '.join(name for _, name in sorted(rules))}"
+        )
+        granted = (_rule(*rule, _policy(each)) for rule, each in sorted(rules.items()))
+        mend = f"{_grant(config)} {' '.join(granted)}"
+        key, value = areas(config).get(area, "consul.state_prefix"), area.rstrip("/")
+        if config.role == "auto" or area == f"{config.consul.state_prefix}/":
+            yield fault("rights", said, mend, key, value)
+        elif area == f"{config.consul.history_prefix}/":
+            yield warning("rights", f"{said}: histories can't be shown", mend, key, value)
+        else:
             said += ", so reports through this sidecar are lost"
             yield warning("rights", said, f"{mend}, or set reports: off", key, value)
-        else:
-            yield fault("rights", said, mend, key, value)
 
 
 def _grant(config: Config) -> str:
@@ -201,6 +227,6 @@ def _rule(resource: str, name: str, policy: str) -> str:
     return f'{resource} "{name}" {{ policy = "{policy}" }}'
 
 
-def _policy(rights: Iterable[str], *, auto: bool) -> str:
-    """The least policy with these rights; an evaluator needs to write wherever it reads."""
-    return "write" if auto or "write" in set(rights) else next(iter(sorted(rights)))
+def _policy(rights: set[str]) -> str:
+    """The least policy with these rights."""
+    return next(policy for policy in ("write", "list", "read") if policy in rights)

@@ -357,6 +357,8 @@ def rules(
     return "\n".join(f'key_prefix "{p}" {{ policy = "{right}" }}' for p, right in wanted)
 
 
+RULE = r'{} "{}" \{{ policy = "{}" \}}'
+"""How a rule is told, as a pattern."""
 SESSION = 'session_prefix "" { policy = "write" }'
 
 
@@ -377,20 +379,31 @@ def test_the_rights_that_are_enough(doctor: Doctor, guarded: ConsulServer, prefi
     found = doctor(with_token(guarded, prefix, bare, role="follower", reports="off"))
     assert found.of("fault") == found.of("warning") == []
     found = doctor(with_token(guarded, prefix, bare, role="follower"))
-    mend = rf'key_prefix "{prefix}-reports/" \{{ policy = "write" \}}, or set reports: off'
+    mend = f"{RULE.format('key_prefix', prefix + '-reports/', 'write')}, or set reports: off"
     key, value = "breakers.default.consul_key_prefix", f"{prefix}-reports"
     found.expect("warning", key, value, "reports through this sidecar are lost", mend)
 
 
+@pytest.mark.parametrize("role", ["auto", "follower"])
+def test_the_policies_that_we_hand_out(doctor: Doctor, guarded: ConsulServer, role: str) -> None:
+    """Their prefixes are the defaults."""
+    token = guarded.make_token((ROOT / "policies" / f"{role}.hcl").read_text("utf-8"))
+    consul = {"address": guarded.address, "token": token.secret, "fast_takeover": "2s"}
+    reports = "tcp" if role == "auto" else "off"
+    found = doctor({"consul": consul, "role": role, "reports": reports})
+    assert found.of("fault") == []
+    assert {str(finding["check"]) for finding in found.of("warning")} <= {"reports"}
+
+
 @pytest.mark.parametrize(
-    ("lacking", "right", "key", "where"),
+    ("lacking", "right", "wanted"),
     [
-        ("state", "read", "consul.state_prefix", "/"),
-        ("state", "deny", "consul.state_prefix", "/"),
-        ("history", "read", "consul.state_prefix", "-history/"),
-        ("history", "deny", "consul.state_prefix", "-history/"),
-        ("reports", "read", "breakers.default.consul_key_prefix", "-reports/"),
-        ("reports", "deny", "breakers.default.consul_key_prefix", "-reports/"),
+        ("state", "read", {"key /leader": "write", "key /state": "write"}),
+        ("state", "deny", {"key /state": "write", "key_prefix /": "read"}),
+        ("history", "read", {"key -history/default": "write"}),
+        ("history", "deny", {"key -history/default": "write"}),
+        ("reports", "read", {"key_prefix -reports/": "write"}),
+        ("reports", "deny", {"key_prefix -reports/": "write"}),
     ],
 )
 def test_a_right_that_is_lacking(  # noqa: PLR0917 - pytest passes its fixtures by name
@@ -399,15 +412,17 @@ def test_a_right_that_is_lacking(  # noqa: PLR0917 - pytest passes its fixtures 
     prefix: str,
     lacking: str,
     right: str,
-    key: str,
-    where: str,
+    wanted: dict[str, str],
 ) -> None:
     token = guarded.make_token(rules(prefix, **{lacking: right}) + SESSION)
     found = doctor(with_token(guarded, prefix, token))
     lost = "key:read, key:write" if right == "deny" else "key:write"
-    said = f"lacks {lost} below {prefix}{where}"
-    mend = rf'key_prefix "{prefix}{where}" \{{ policy = "write" \}}'
-    found.expect("fault", key, f"{prefix}{where}".rstrip("/"), said, mend)
+    key = "breakers.default.consul_key_prefix" if lacking == "reports" else "consul.state_prefix"
+    area = prefix if lacking == "state" else f"{prefix}-{lacking}"
+    for rule, policy in wanted.items():
+        resource, _, where = rule.partition(" ")
+        mend = f"the token's policy: .*{RULE.format(resource, prefix + where, policy)}"
+        found.expect("fault", key, area, f"lacks {lost} on .*{prefix}{where}", mend)
     assert len(found.of("fault")) == 1
     assert guarded.kv_keys(prefix) == []
 
@@ -415,8 +430,8 @@ def test_a_right_that_is_lacking(  # noqa: PLR0917 - pytest passes its fixtures 
 def test_a_follower_that_may_not_read(doctor: Doctor, guarded: ConsulServer, prefix: str) -> None:
     token = guarded.make_token(rules(prefix, state="deny", history="read"))
     found = doctor(with_token(guarded, prefix, token, role="follower"))
-    mend = rf'key_prefix "{prefix}/" \{{ policy = "read" \}}'
-    found.expect("fault", "consul.state_prefix", prefix, f"key:read below {prefix}/", mend)
+    mend = RULE.format("key_prefix", f"{prefix}/", "read")
+    found.expect("fault", "consul.state_prefix", prefix, f"lacks key:read on {prefix}/", mend)
 
 
 def test_no_right_to_make_sessions(doctor: Doctor, guarded: ConsulServer, prefix: str) -> None:
@@ -458,7 +473,7 @@ def test_a_token_that_nobody_knows(
 
 def test_no_token_at_all(doctor: Doctor, guarded: ConsulServer, prefix: str) -> None:
     found = doctor(settings(guarded, prefix))
-    mend = rf'consul.token_file .* a token whose policy has key_prefix "{prefix}/"'
+    mend = rf'consul.token_file .* a token whose policy has .*key_prefix "{prefix}/"'
     found.expect("fault", "consul.state_prefix", prefix, "lacks key:read, key:write", mend)
     found.expect("fault", "role", "auto", "may make no session", "consul.token_file")
 
