@@ -75,7 +75,7 @@ def _growth(count: int, seconds: int) -> tuple[float, int]:
     """(MiB, requests): what was added once the first part of the requests had been answered."""
     with _daemon() as daemon, tempfile.TemporaryDirectory(prefix="breaker-memory-") as folder:
         script = reports(Path(folder))
-        _ask(daemon, count // 10, seconds, script)
+        _ask(daemon, count // 5, seconds, script)
         time.sleep(SETTLE_S)
         before = rss_mb(daemon.pid)
         done = _ask(daemon, count, seconds, script)

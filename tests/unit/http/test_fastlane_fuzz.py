@@ -3,16 +3,11 @@
 Raw bytes go to two real listeners that know the same, and everything that can be told from outside
 must be equal: each byte but those of the date, whether the connection is still open and idle,
 what was counted and spent, and which reports were taken in.
-
-BREAKER_FUZZ_CASES sets how many cases are tried (2,000 if unset; CI's long run takes 20,000):
-
-    BREAKER_FUZZ_CASES=20000 pytest tests/unit/http/test_fastlane_fuzz.py
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,8 +20,6 @@ from hypothesis import strategies as st
 
 from tests.unit.http.support import Clock
 from tests.unit.http.twins import Fate, Side, converse, known
-
-CASES = int(os.environ.get("BREAKER_FUZZ_CASES", "2000"))
 
 PLAIN = [
     b"GET /allowed HTTP/1.1\r\nHost: localhost:9100\r\n\r\n",
@@ -270,16 +263,7 @@ def twins(request: pytest.FixtureRequest) -> Iterator[Twins]:
         yield both
 
 
-@settings(
-    max_examples=CASES // 2,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
-@given(conversation=conversations())
-def test_both_paths_say_the_same(
-    twins: Twins, conversation: tuple[list[bytes], bool, float]
-) -> None:
+def compare(twins: Twins, conversation: tuple[list[bytes], bool, float]) -> None:
     chunks, settle, ahead_s = conversation
     twins.clock.now += ahead_s
     before = twins.sides[0].in_lane
@@ -287,3 +271,30 @@ def test_both_paths_say_the_same(
     event(f"{twins.sides[0].in_lane - before} answered by the lane")
     assert with_lane == without
     assert twins.sides[0].log.events == twins.sides[1].log.events
+
+
+def cases(count: int) -> settings:
+    """So many on both event loops together."""
+    return settings(
+        max_examples=count // 2,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@cases(2_000)
+@given(conversation=conversations())
+def test_both_paths_say_the_same(
+    twins: Twins, conversation: tuple[list[bytes], bool, float]
+) -> None:
+    compare(twins, conversation)
+
+
+@pytest.mark.slow
+@cases(20_000)
+@given(conversation=conversations())
+def test_both_paths_say_the_same_for_long(
+    twins: Twins, conversation: tuple[list[bytes], bool, float]
+) -> None:
+    compare(twins, conversation)
