@@ -7,10 +7,12 @@ from time import time as wall
 
 import click
 
-from sidecar.core.wire import parse_rfc3339
+from sidecar.core.words import span, time_at
 from sidecar.telemetry.lines import printable
 
 _COLOURS = {"CLOSED": "green", "OPEN": "red", "HALF_OPEN": "yellow"}
+_LOUD = "FORCED"
+"""A row with this word is printed in bold: a forced breaker is never overlooked."""
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -19,36 +21,31 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     lines = []
     for row in [list(heads), *cells]:
+        loud = any(_LOUD in cell for cell in row)
         padded = [c.ljust(width) for c, width in zip(row, widths, strict=True)]
-        lines.append("  ".join(_coloured(c) for c in padded).rstrip())
+        lines.append("  ".join(_styled(c, bold=loud) for c in padded).rstrip())
     return "\n".join(lines)
 
 
-def _coloured(cell: str) -> str:
-    """A state in its colour; what prints it takes the colour away where none is wanted."""
+def _styled(cell: str, *, bold: bool) -> str:
+    """A state in its colour; what prints it takes all that away where none is wanted."""
     colour = _COLOURS.get(cell.split(maxsplit=1)[0] if cell.strip() else "")
-    return click.style(cell, fg=colour) if colour else cell
+    return click.style(cell, fg=colour, bold=bold or None) if colour or bold else cell
+
+
+def loud(text: str) -> str:
+    """Untrusted text as a line in bold, marked for those who see no bold."""
+    return click.style(f"!! {printable(text)}", bold=True)
 
 
 def ago(text: object) -> str:
     """How long an RFC 3339 time has been, by this machine's clock: `42s`, `3m12s`, `5h07m`."""
-    try:
-        at = parse_rfc3339(str(text))
-    except ValueError:
-        return "-"
-    return span(wall() - at)
+    return passed(time_at(text))
 
 
-def span(seconds: float) -> str:
-    """A length of time in its two largest units."""
-    whole = max(0, int(seconds))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02}s"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
-    return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
+def passed(at: float | None) -> str:
+    """How long epoch seconds have been; a dash where there are none."""
+    return "-" if at is None else span(wall() - at)
 
 
 def short_time(text: object) -> str:

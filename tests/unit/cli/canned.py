@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import queue
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +16,9 @@ from click.testing import Result
 Invoke = Callable[..., Result]
 """Runs a command line."""
 Reply = tuple[int, object]
-"""A status, and a body: JSON unless it is bytes."""
+"""A status, and a body: JSON unless it is bytes. A `Stream` goes on until it is ended."""
+Stream = queue.Queue[bytes | None]
+"""What is to be sent as it comes; None ends it."""
 
 
 @dataclass
@@ -46,12 +49,22 @@ def handler(canned: Canned) -> type[BaseHTTPRequestHandler]:
             canned.asked.append((what, json.loads(body) if body else None))
             canned.headers.append(dict(self.headers))
             status, content = canned.answer(what)
+            if isinstance(content, queue.Queue):
+                self.stream(content)
+                return
             data = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(0 if status == 204 else len(data)))
             self.end_headers()
             if status != 204:
                 self.wfile.write(data)
+
+        def stream(self, chunks: Stream) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            while (chunk := chunks.get(timeout=30)) is not None:
+                self.wfile.write(chunk)
 
         do_GET = do_POST = do_DELETE = do  # noqa: N815 - the names http.server looks for
 
@@ -70,6 +83,7 @@ class UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 class TcpServer(socketserver.ThreadingMixIn, HTTPServer):
     daemon_threads = True
+    block_on_close = False  # a stream that nobody ended waits for its next chunk
 
 
 @contextmanager
@@ -115,6 +129,26 @@ def breaker(name: str = "default", **more: object) -> dict[str, object]:
         "config_mismatch": False,
         "evaluator": {"instance": "i-1", "address": "h:1", "since": "2026-11-20T19:00:00Z"},
         "reporters": None,
+    } | more
+
+
+def event(kind: str, **data: object) -> bytes:
+    """One server-sent event as it comes over the wire."""
+    return f"id: 1\nevent: {kind}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+def decision(name: str = "default", **more: object) -> dict[str, object]:
+    """One breaker as events show it."""
+    return {
+        "breaker": name,
+        "state": "CLOSED",
+        "reason": "created",
+        "detail": "no state was there",
+        "seq": 1,
+        "admit_ratio": 1.0,
+        "stale": False,
+        "override": None,
+        "retry_after": None,
     } | more
 
 
