@@ -1,6 +1,8 @@
 # The consumers of a flow: three instances that report to Consul how they are doing. They need no
 # sidecar; the sidecars beside the producers read what they report.
 #
+#   nomad job run -var consumer_checksum=sha256:… nomad/kafka-consumer.nomad.hcl
+#
 # The failure switch, for exercises: the consumers' tasks are restarted with INJECT_FAILURE set, the
 # failures they report open the breaker, and every producer is answered 503.
 #

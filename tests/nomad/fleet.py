@@ -86,9 +86,9 @@ def _status(port: int, path: str) -> int | None:
     return None
 
 
-def ask_ready(port: int) -> int | None:
-    """What `/readyz` answers; None for nobody."""
-    return _status(port, "/readyz")
+def ask_ready(port: int, *, strict: bool = False) -> int | None:
+    """What `/readyz` answers; None for nobody. Strict: 503 while what it knows may be old."""
+    return _status(port, "/readyz" + ("?strict=1" if strict else ""))
 
 
 def config_reloads(log: str) -> int:

@@ -49,7 +49,9 @@ class Namespace:
         _ip("netns", "add", self.name)
         try:
             _ip("-n", self.name, "link", "set", "lo", "up")
-            _ip("-n", self.name, "link", "add", self.interface, "type", "dummy")
+            # A cable whose other end leads nowhere: not every kernel has dummy interfaces.
+            _ip("-n", self.name, "link", "add", self.interface, "type", "veth", "peer", "far")
+            _ip("-n", self.name, "link", "set", "far", "up")
             _ip("-n", self.name, "addr", "add", f"{self.address}/24", "dev", self.interface)
             _ip("-n", self.name, "link", "set", self.interface, "up")
             _ip("-n", self.name, "route", "add", "default", "dev", self.interface)

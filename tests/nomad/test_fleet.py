@@ -17,7 +17,6 @@ from tests.nomad.fleet import (
     APP,
     CHANGE_S,
     HERE,
-    IMAGE,
     PROGRAMS,
     START_S,
     Usual,
@@ -191,7 +190,3 @@ def updated(nomad: NomadAgent, job: Job) -> bool:
         and [one["JobVersion"] for one in alive] == [1, 1, 1]
         and {version(nomad.port_of(one, "breaker")) for one in alive} == {NEXT}
     )
-
-
-def test_the_files_name_the_image_of_this_version() -> None:
-    assert f"breaker-sidecar:{__version__}" == IMAGE

@@ -12,6 +12,7 @@ from tests.nomad.agent import Alloc, NomadAgent
 from tests.nomad.fleet import (
     APP,
     CHANGE_S,
+    HERE,
     IMAGE,
     PROGRAMS,
     START_S,
