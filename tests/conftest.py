@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,14 @@ def consul() -> Iterator[ConsulServer]:
     """One dev server for the whole run: keep to keys below `prefix`, never stop or freeze it."""
     with ConsulServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def tarball(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The self-contained bundle of this checkout, made once for the whole run."""
+    from tools import bundle
+
+    return bundle.build(tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from sidecar import __version__
 from tests.nomad.agent import NomadAgent
 from tests.nomad.fleet import CHANGE_S, PROGRAMS, START_S, Usual, served, statuses, variant, version
 from tests.servers import poll_until_sync
-from tools import bundle
 
 
-def test_the_bundle_runs_as_an_artifact(nomad: NomadAgent, place: Usual, tmp_path: Path) -> None:
-    tarball = bundle.build(tmp_path / "dist")
+def test_the_bundle_runs_as_an_artifact(
+    nomad: NomadAgent, place: Usual, tarball: Path, tmp_path: Path
+) -> None:
     digest = hashlib.sha256(tarball.read_bytes()).hexdigest()
     app = tmp_path / "app"
     app.write_text(f"#!/bin/sh\nexec /usr/bin/env python3 {PROGRAMS / 'app.py'}\n", "utf-8")

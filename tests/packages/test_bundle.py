@@ -46,11 +46,6 @@ INTERPRETERS_OWN = {
 
 
 @pytest.fixture(scope="module")
-def tarball(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return bundle.build(tmp_path_factory.mktemp("dist"))
-
-
-@pytest.fixture(scope="module")
 def root(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A minimal root with the bundle unpacked in /opt, where nobody may write."""
     folder = tmp_path_factory.mktemp("root")

@@ -1,5 +1,6 @@
 """What is left out is said, and left out only where that is allowed."""
 
+import os
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def test_other_servers_are_brought_only_for_all(
     monkeypatch.setattr(get_tools, "ensure", lambda program: brought.append(program.name))
     monkeypatch.setattr(get_tools, "missing_packages", list)
     monkeypatch.setattr(run_tests, "TOOLCHAINS", {})
-    monkeypatch.setattr(run_tests.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(run_tests, "cni_plugins", lambda: ROOT)
     assert run_tests.missing_needs(everything=everything) == []
     assert brought == ["consul", *(["caddy", "traefik", "nomad"] if everything else [])]
@@ -117,7 +118,7 @@ def test_nomad_needs_root_and_plugins_and_is_not_built_without(
     monkeypatch.setattr(get_tools, "ensure", lambda program: brought.append(program.name))
     monkeypatch.setattr(get_tools, "missing_packages", list)
     monkeypatch.setattr(run_tests, "TOOLCHAINS", {})
-    monkeypatch.setattr(run_tests.os, "geteuid", lambda: user)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
     monkeypatch.setattr(run_tests, "cni_plugins", lambda: plugins)
     assert run_tests.missing_needs(everything=True) == ["nomad"]
     assert "nomad" not in brought
