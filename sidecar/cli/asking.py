@@ -22,15 +22,19 @@ _POLL_S = 0.2
 @click.command()
 @options.breaker
 @click.option("--peek", is_flag=True, help="Only look: spend nothing of a half-open share.")
+@click.option("--explain", is_flag=True, help="Say what the decision rests on.")
 @options.output
 @options.sidecar
 @click.pass_context
-def allowed(ctx: click.Context, name: str | None, peek: bool, output: str, client: Client) -> None:
+def allowed(  # noqa: PLR0917 - click passes its options by name
+    ctx: click.Context, name: str | None, peek: bool, explain: bool, output: str, client: Client
+) -> None:
     """Ask whether a producer may send.
 
     Exit 0 is yes, 1 no, 2 wrong usage (an unknown name too), 3 nobody knows.
     """
-    path = options.path_of("/allowed", name) + ("?peek=1" if peek else "")
+    asked = "&".join(flag for flag, on in (("peek=1", peek), ("explain=1", explain)) if on)
+    path = options.path_of("/allowed", name) + (f"?{asked}" if asked else "")
     answer = client.request("GET", path)
     admitted = answer.get("allowed")
     if not isinstance(admitted, bool):
@@ -40,6 +44,11 @@ def allowed(ctx: click.Context, name: str | None, peek: bool, output: str, clien
         click.echo(json.dumps(answer.body))
     else:
         click.echo(printable(_decision(answer, admitted)))
+        if explain:
+            from sidecar.cli.explaining import lines
+
+            for line in lines(answer.get("explain")):
+                click.echo(line)
     ctx.exit(0 if admitted else 1)
 
 

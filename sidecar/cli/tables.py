@@ -23,7 +23,8 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     for row in [list(heads), *cells]:
         loud = any(_LOUD in cell for cell in row)
         padded = [c.ljust(width) for c, width in zip(row, widths, strict=True)]
-        lines.append("  ".join(_styled(c, bold=loud) for c in padded).rstrip())
+        padded[-1] = row[-1]
+        lines.append("  ".join(_styled(c, bold=loud) for c in padded))
     return "\n".join(lines)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sidecar.core.wire import parse_rfc3339
+from sidecar.core.wire import parse_rfc3339, rfc3339
 
 Item = Mapping[str, Any]
 """One of `/v1/breakers`, with `shadow` beside it where it comes from `/v1/status`."""
@@ -37,6 +37,11 @@ def time_at(text: object) -> float | None:
         return parse_rfc3339(str(text))
     except ValueError:
         return None
+
+
+def clock(at: float) -> str:
+    """A wall time to the second."""
+    return f"{rfc3339(at)[:19]}Z"
 
 
 def number(value: object) -> float | None:

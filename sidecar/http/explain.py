@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from sidecar.core.admission import UNIT
 from sidecar.core.board import Board, Cell
 from sidecar.core.decision import Decision
@@ -53,9 +55,10 @@ def _because(cell: Cell, decision: Decision) -> str:
 
 def _left(decision: Decision, now: float) -> float | None:
     """Seconds until more is admitted; None where everything is, or no time is known."""
-    if decision.retry_from is None or decision.retry_from == float("inf"):
+    known = decision.retry_from
+    if decision.admit_ratio >= 1.0 or known is None or math.isinf(known):
         return None
-    return round(max(0.0, decision.retry_from - now), 3)
+    return round(max(0.0, known - now), 3)
 
 
 def _spread(cell: Cell, decision: Decision) -> dict[str, object]:

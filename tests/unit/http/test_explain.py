@@ -169,3 +169,5 @@ def test_a_half_open_share_of_a_shadow_is_explained_too(clock: Clock) -> None:
     spread = explain(cell, board, clock.now, counted=False)["spread"]
     assert isinstance(spread, dict)
     assert 1 <= spread["next_admitted_call"] <= 20
+    # Everything is admitted already: there is no more to wait for.
+    assert explain(cell, board, clock.now, counted=False)["more_admitted_in_s"] is None
