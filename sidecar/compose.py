@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
 from aiohttp import web
 
 from sidecar import __version__
@@ -13,6 +14,15 @@ from sidecar.config.model import Breaker, Config, default_breaker, policy_hash
 from sidecar.core.board import Board
 from sidecar.core.decision import Contact, OnLoss, poll_wait, stale_after
 from sidecar.core.ports import Backend, Store, Telemetry
+from sidecar.core.signal_settings import (
+    Delivery,
+    FailureRatio,
+    Hold,
+    Missing,
+    SignalSettings,
+    Slow,
+    Stalled,
+)
 from sidecar.core.types import Policy
 from sidecar.http.events import Feed
 from sidecar.http.listeners import Endpoint
@@ -22,6 +32,8 @@ from sidecar.loops.elect import Candidate
 
 if TYPE_CHECKING:
     from sidecar.store.transport import ConsulSettings
+
+T = TypeVar("T")
 
 
 def policies(config: Config) -> list[Policy]:
@@ -47,6 +59,23 @@ def _policy(breaker: Breaker) -> Policy:
         deny_status=breaker.deny_status,
         fingerprint=policy_hash(breaker),
         reports_prefix=breaker.consul_key_prefix,
+        signals=_signals(breaker.signals),
+    )
+
+
+def _signals(signals: model.Signals) -> SignalSettings:
+    """The same fields by the same names."""
+
+    def made(kind: type[T], given: msgspec.Struct | None) -> T | None:
+        return None if given is None else kind(**msgspec.structs.asdict(given))
+
+    return SignalSettings(
+        failures=Hold(for_s=signals.failures.for_s, quorum=signals.failures.quorum),
+        failure_ratio=made(FailureRatio, signals.failure_ratio),
+        slow=made(Slow, signals.slow),
+        stalled=made(Stalled, signals.stalled),
+        missing=made(Missing, signals.missing),
+        delivery=made(Delivery, signals.delivery),
     )
 
 

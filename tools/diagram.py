@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from sidecar.core.breaker import TABLE
+from sidecar.core.breaker import SIGNALS, TABLE
 from sidecar.core.types import Reason, State
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "state-machine.md"
@@ -17,12 +17,12 @@ END = "<!-- end -->"
 
 MEANINGS: dict[Reason, str] = {
     Reason.CREATED: "the record was deleted",
-    Reason.FAILURES: "too many failures",
     Reason.OPEN_ELAPSED: "the open time is over",
     Reason.RECOVERED: "healthy to the end of the ramp",
     Reason.FOREIGN: "written by something else, and adopted",
 }
-"""What the reader of an arrow is told of each reason."""
+"""What the reader of an arrow is told of each reason but the signals, which share their arrows."""
+SIGNAL = "a signal"
 
 
 class PageBrokenError(Exception):
@@ -33,18 +33,31 @@ def diagram() -> str:
     """The transition table as a Mermaid state diagram, one arrow for every edge and reason."""
     lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {State.CLOSED}: {Reason.CREATED}"]
     for before, after in sorted(TABLE):
-        lines += [f"    {before} --> {after}: {reason}" for reason in sorted(TABLE[before, after])]
+        lines += [f"    {before} --> {after}: {reason}" for reason, _ in _arrows(before, after)]
     return "\n".join([*lines, "```"])
 
 
 def table() -> str:
     """The same for who reads words rather than arrows."""
     rows = [
-        f"| {before} | {after} | `{reason}` | {MEANINGS[reason]} |"
+        f"| {before} | {after} | {_names(reason)} | {meaning} |"
         for before, after in sorted(TABLE)
-        for reason in sorted(TABLE[before, after])
+        for reason, meaning in _arrows(before, after)
     ]
     return "\n".join(["| from | to | reason | when |", "|---|---|---|---|", *rows])
+
+
+def _arrows(before: State, after: State) -> list[tuple[str, str]]:
+    """The edge's reasons and what each means, all signals as one."""
+    reasons = TABLE[before, after]
+    arrows = [(str(reason), MEANINGS[reason]) for reason in sorted(reasons - SIGNALS)]
+    if reasons >= SIGNALS:
+        arrows.insert(0, (SIGNAL, "it is unhealthy"))
+    return arrows
+
+
+def _names(reason: str) -> str:
+    return ", ".join(f"`{name}`" for name in (sorted(SIGNALS) if reason == SIGNAL else [reason]))
 
 
 def render(page: str) -> str:

@@ -60,7 +60,7 @@ class _FileReader:
                 self._leaf(key, entry, here, here)
             elif key is None:
                 self._unknown(entry, here, [*(k.name for k in section.keys), *extra])
-            else:
+            elif not (isinstance(key, Section) and key.optional and _is_null(entry.node)):
                 self.layer.sections[here] = self._origin(entry.line, here)
                 inner = self._table(entry.node, entry.line, here)
                 if inner is not None and isinstance(key, Named):
@@ -102,17 +102,18 @@ class _FileReader:
         return None
 
     def _unknown(self, entry: Entry, path: Path, known: Iterable[str]) -> None:
-        if path[-2:-1] == ("signals",):
-            fix = "leave signals empty; failures is always on, and the only one there is"
-            self._refuse(path, entry.line, ".".join(path), "is an unknown signal", fix)
-        else:
-            fix = hint(path[-1], known)
-            if path[0] in keys.BLOCK_SIBLINGS and len(path) == 1:
-                fix = f"leave it out; only beside {keys.BLOCK} is it passed over"
-            self._refuse(path, entry.line, ".".join(path), "is an unknown key", fix)
+        what = "signal" if path[-2:-1] == (keys.SIGNALS.name,) else "key"
+        fix = hint(path[-1], known)
+        if path[0] in keys.BLOCK_SIBLINGS and len(path) == 1:
+            fix = f"leave it out; only beside {keys.BLOCK} is it passed over"
+        self._refuse(path, entry.line, ".".join(path), f"is an unknown {what}", fix)
 
     def _origin(self, line: int, path: Path, text: str | None = None) -> Origin:
         return Origin(self.source, line, ".".join(path), text)
 
     def _refuse(self, path: Path, line: int, key: str, problem: str, fix: str) -> None:
         self.layer.refuse(path, Origin(self.source, line, key), problem, fix)
+
+
+def _is_null(node: Node) -> bool:
+    return isinstance(node, Scalar) and node.null

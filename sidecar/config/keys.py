@@ -35,11 +35,15 @@ class Key(msgspec.Struct, frozen=True):
 
 
 class Section(msgspec.Struct, frozen=True):
-    """A mapping of known keys that becomes one struct of the model."""
+    """A mapping of known keys that becomes one struct of the model.
+
+    An ``optional`` one that nobody writes, or that is null, leaves its field None.
+    """
 
     name: str
     struct: type[Any]
     keys: "tuple[Key | Section | Named, ...]"
+    optional: bool = False
 
     def find(self, name: str) -> "Key | Section | Named | None":
         """The key of that name, None where there is none."""
@@ -55,6 +59,10 @@ class Named(msgspec.Struct, frozen=True):
 
 def _timer(name: str, kind: Kind) -> Key:
     return Key(name, kind, field=f"{name}_s")
+
+
+def _nullable_timer(name: str, kind: Kind) -> Key:
+    return Key(name, kind, nullable=True, field=f"{name}_s")
 
 
 LISTEN = Section(
@@ -100,7 +108,58 @@ HALF_OPEN = Section(
         _timer("max", duration(TIMER_LEAST_S)),
     ),
 )
-SIGNALS = Section("signals", dict, ())
+_FOR = _timer("for", duration(0.0, DAY_S))
+_QUORUM = Key("quorum", count(1, 100_000))
+_WINDOW = _timer("window", duration(1.0, 3600.0))
+_MINIMUM = Key("minimum", count(1, _COUNT_MAX))
+SIGNALS = Section(
+    "signals",
+    model.Signals,
+    (
+        Section("failures", model.Failures, (_FOR, _QUORUM)),
+        Section(
+            "failure_ratio",
+            model.FailureRatio,
+            (Key("threshold", kinds.RATIO), _MINIMUM, _WINDOW, _FOR, _QUORUM),
+            optional=True,
+        ),
+        Section(
+            "slow",
+            model.Slow,
+            (_nullable_timer("max_latency", duration(0.001, 3600.0)), _FOR, _QUORUM),
+            optional=True,
+        ),
+        Section(
+            "stalled",
+            model.Stalled,
+            (_timer("after", duration(1.0, DAY_S)), Key("always_busy", kinds.BOOLEAN), _FOR),
+            optional=True,
+        ),
+        Section(
+            "missing",
+            model.Missing,
+            (
+                Key("min_consumers", count(1, 100_000), nullable=True),
+                Key("ratio", kinds.RATIO, nullable=True),
+                _WINDOW,
+                _FOR,
+            ),
+            optional=True,
+        ),
+        Section(
+            "delivery",
+            model.Delivery,
+            (
+                Key("ratio", kinds.RATIO),
+                _MINIMUM,
+                Key("max_outstanding", count(1, _COUNT_MAX), nullable=True),
+                _FOR,
+                _QUORUM,
+            ),
+            optional=True,
+        ),
+    ),
+)
 BREAKER = Section(
     "breaker",
     model.Breaker,

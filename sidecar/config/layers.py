@@ -89,6 +89,11 @@ class Layer:
         self.sections[path] = origin
         return True
 
+    def has(self, section: Path) -> bool:
+        """Whether anybody wrote this section or a key of it."""
+        here = len(section)
+        return section in self.sections or any(path[:here] == section for path in self.given)
+
     def breakers(self) -> list[str]:
         """The names of the breakers that this layer has, in order."""
         return [path[1] for path in self.sections if len(path) == 2 and path[0] == "breakers"]

@@ -132,14 +132,14 @@ def _values(section: Section, path: Path, merged: Layer, **more: Any) -> dict[st
         if isinstance(key, Key):
             if here in merged.given:
                 values[key.attribute] = merged.given[here].value
-        elif isinstance(key, Section) and key.keys:
+        elif isinstance(key, Section) and (not key.optional or merged.has(here)):
             values[key.name] = key.struct(**_values(key, here, merged))
     return values | more
 
 
 def _breaker(name: str, merged: Layer) -> model.Breaker:
     path: Path = ("breakers", name)
-    values = _values(keys.BREAKER, path, merged, name=name, signals={})
+    values = _values(keys.BREAKER, path, merged, name=name)
     if _has_block(merged) and name == DEFAULT_NAME and "open_duration_s" in values:
         # The block has no key for the longest open time, so that any open_duration must do.
         longest = max(values["open_duration_s"], model.Breaker().max_open_duration_s)

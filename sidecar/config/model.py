@@ -59,6 +59,71 @@ class HalfOpen(msgspec.Struct, frozen=True):
     max_s: float = 120.0
 
 
+# Defaults are left out of a breaker's hash, so that a version with one more signal agrees with one
+# that doesn't know it, as long as nobody uses it.
+class Failures(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The sum of failures; the threshold is the breaker's own `failure_threshold`."""
+
+    for_s: float = 0.0
+    quorum: int = 1
+
+
+class FailureRatio(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Failed of all messages in a window."""
+
+    threshold: float = 0.5
+    minimum: int = 20
+    window_s: float = 30.0
+    for_s: float = 0.0
+    quorum: int = 1
+
+
+class Slow(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Processing latency."""
+
+    max_latency_s: float | None = None
+    for_s: float = 0.0
+    quorum: int = 1
+
+
+class Stalled(msgspec.Struct, frozen=True, omit_defaults=True):
+    """No throughput while there is work."""
+
+    after_s: float = 30.0
+    always_busy: bool = False
+    for_s: float = 0.0
+
+
+class Missing(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Too few reporters, or too many that went silent."""
+
+    min_consumers: int | None = None
+    ratio: float | None = None
+    window_s: float = 300.0
+    for_s: float = 0.0
+
+
+class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Producers' deliveries to Kafka."""
+
+    ratio: float = 0.5
+    minimum: int = 20
+    max_outstanding: int | None = None
+    for_s: float = 0.0
+    quorum: int = 1
+
+
+class Signals(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A breaker's signals; one that is None is off."""
+
+    failures: Failures = Failures()
+    failure_ratio: FailureRatio | None = None
+    slow: Slow | None = None
+    stalled: Stalled | None = None
+    missing: Missing | None = None
+    delivery: Delivery | None = None
+
+
 class Breaker(msgspec.Struct, frozen=True):
     """One flow's breaker; the defaults are those of the source system where it has the setting."""
 
@@ -77,7 +142,7 @@ class Breaker(msgspec.Struct, frozen=True):
     on_unknown: Literal["hold", "healthy"] = "hold"
     foreign_writes: Literal["adopt", "reassert"] = "adopt"
     deny_status: Literal[401, 403, 429, 503] = 503
-    signals: dict[str, object] = {}
+    signals: Signals = Signals()
 
 
 class Admin(msgspec.Struct, frozen=True):
@@ -133,4 +198,6 @@ def policy_hash(breaker: Breaker) -> str:
     """
     policy = msgspec.to_builtins(breaker)
     del policy["deny_status"]
+    if breaker.signals.failures == Failures():
+        policy["signals"].pop("failures", None)
     return hashlib.sha256(msgspec.json.encode(policy, order="sorted")).hexdigest()[:16]

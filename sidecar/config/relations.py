@@ -26,6 +26,7 @@ def clashes(config: Config) -> Iterator[Clash]:
     for breaker in config.breakers.values():
         yield from _times(breaker)
         yield from _prefixes(config, breaker)
+        yield from _signals(breaker)
 
 
 def _listen(config: Config) -> Iterator[Clash]:
@@ -95,6 +96,30 @@ def _times(breaker: Breaker) -> Iterator[Clash]:
             ((*at, "report_gc"), (*at, "report_interval")),
             f"report_gc ({dur(breaker.report_gc_s)}) would delete reports before they are stale",
             f"set report_gc to {dur(stale_s)} (3 report_interval) or more, or to 0 for never",
+        )
+
+
+def _signals(breaker: Breaker) -> Iterator[Clash]:
+    """What a signal can't do without, and bounds that can't be met."""
+    signals, at = breaker.signals, ("breakers", breaker.name, "signals")
+    if signals.slow is not None and signals.slow.max_latency_s is None:
+        yield Clash(
+            ((*at, "slow", "max_latency"),), "is missing", "set the latency to trip at, as 500ms"
+        )
+    missing = signals.missing
+    if missing is not None and missing.min_consumers is None and missing.ratio is None:
+        yield Clash(
+            ((*at, "missing", "min_consumers"), (*at, "missing", "ratio")),
+            "is missing, and so is ratio",
+            "set one of the two: min_consumers: 2, or ratio: 0.5",
+        )
+    ratio = signals.failure_ratio
+    if ratio is not None and ratio.window_s < breaker.report_interval_s:
+        window, interval = dur(ratio.window_s), dur(breaker.report_interval_s)
+        yield Clash(
+            ((*at, "failure_ratio", "window"), ("breakers", breaker.name, "report_interval")),
+            f"failure_ratio.window ({window}) is shorter than report_interval ({interval})",
+            f"set it to {interval} or more",
         )
 
 

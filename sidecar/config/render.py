@@ -43,7 +43,8 @@ def _tree(section: Section, struct: Any) -> dict[str, Any]:
             tree[key.name] = {name: _tree(key.each, each) for name, each in named.items()}
         elif isinstance(key, Section):
             inner = getattr(struct, key.name)
-            tree[key.name] = _tree(key, inner) if key.keys else dict(inner)
+            if inner is not None:
+                tree[key.name] = _tree(key, inner)
         else:
             tree[key.name] = _shown(key, getattr(struct, key.attribute))
     return tree
@@ -68,7 +69,7 @@ def _schema(section: Section, defaults: Any) -> dict[str, Any]:
             }
         elif isinstance(key, Section):
             inner = getattr(defaults, key.name)
-            properties[key.name] = _schema(key, inner)
+            properties[key.name] = _schema(key, key.struct() if inner is None else inner)
         else:
             properties[key.name] = _key_schema(key, getattr(defaults, key.attribute))
     return _mapping(properties)

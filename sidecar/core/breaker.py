@@ -36,13 +36,25 @@ the same relative increase, and the first ones are small in messages."""
 FULL_RATIO = 0.999
 """A ratio from here on is full; eight rounded multiplications don't hit 1.0 exactly."""
 
+SIGNALS = frozenset(
+    {
+        Reason.FAILURES,
+        Reason.FAILURE_RATIO,
+        Reason.SLOW,
+        Reason.STALLED,
+        Reason.MISSING,
+        Reason.DELIVERY,
+    }
+)
+"""What can trip: each signal's name is the reason."""
+
 TABLE: Mapping[tuple[State, State], frozenset[Reason]] = MappingProxyType(
     {
-        (State.CLOSED, State.OPEN): frozenset({Reason.FAILURES, Reason.FOREIGN}),
+        (State.CLOSED, State.OPEN): SIGNALS | {Reason.FOREIGN},
         (State.CLOSED, State.HALF_OPEN): frozenset({Reason.FOREIGN}),
         (State.OPEN, State.HALF_OPEN): frozenset({Reason.OPEN_ELAPSED, Reason.FOREIGN}),
         (State.OPEN, State.CLOSED): frozenset({Reason.FOREIGN, Reason.CREATED}),
-        (State.HALF_OPEN, State.OPEN): frozenset({Reason.FAILURES, Reason.FOREIGN}),
+        (State.HALF_OPEN, State.OPEN): SIGNALS | {Reason.FOREIGN},
         (State.HALF_OPEN, State.CLOSED): frozenset(
             {Reason.RECOVERED, Reason.FOREIGN, Reason.CREATED}
         ),

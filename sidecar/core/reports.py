@@ -7,16 +7,21 @@ neither "was written" nor the modify index alone says that an instance is alive.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from sidecar.core.types import BadReport, Policy, Report
 
+PRODUCER = "producer"
+"""The role of who reports deliveries to Kafka rather than messages handled."""
 INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 """What an instance may be called."""
 MAX_VALUE_BYTES = 64 * 1024
 MAX_COUNT = 1e12
 """More than any interval holds; keeps the sums of absurd reports finite and exact."""
+MAX_CHANGES = 200_000
+"""Reports remembered for `failure_ratio`: ten thousand reporters over a window of 100 s."""
 ROUNDING_S = 1e-6
 """What a sum and a difference of clock readings may lose."""
 
@@ -31,8 +36,19 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """One report as it came in, for what looks at a window of time."""
+
+    changed: float
+    index: int
+    instance: str
+    handled: float
+    failed: float
+
+
+@dataclass(frozen=True, slots=True)
 class Tally:
-    """The reports that count, added up."""
+    """The consumers' reports that count, added up."""
 
     index: int
     fresh: int
@@ -42,6 +58,14 @@ class Tally:
     """Fresh reporters whose report is not old evidence."""
     failures: float
     successes: float
+    failing: int = 0
+    """Reporters that count and report failures."""
+    silent: int = 0
+    """Consumers that went stale within `missing.window`."""
+    counting: tuple[tuple[str, Report], ...] = ()
+    """Fresh reports, of producers too, that are not old evidence; only where signals need them."""
+    changes: tuple[Change, ...] = ()
+    """Consumers' reports within `failure_ratio.window`; only where that signal is on."""
 
 
 @dataclass(slots=True)
@@ -70,6 +94,7 @@ class Reports:
     _known: dict[str, _Known] = field(default_factory=dict)
     _bad: set[str] = field(default_factory=set)
     _index: int = 0
+    _changes: deque[Change] = field(default_factory=lambda: deque(maxlen=MAX_CHANGES))
 
     def update(
         self, items: Iterable[Item], index: int, policy: Policy, *, now: float, wall_at: float
@@ -112,7 +137,12 @@ class Reports:
             # Seen for the first time, or brought back by a restored snapshot, so nobody here
             # knows when it changed: its own word, clamped.
             age_s = min(max(0.0, wall_at - report.timestamp_at), policy.fresh_for_s)
-        return _Known(item.value, report, item.index, now - age_s, item.index)
+        changed = now - age_s
+        if policy.signals.failure_ratio is not None and report.role != PRODUCER:
+            handled = min(successes(report, policy), MAX_COUNT)
+            failed = min(report.count_fail, MAX_COUNT)
+            self._changes.append(Change(changed, item.index, item.instance, handled, failed))
+        return _Known(item.value, report, item.index, changed, item.index)
 
     def _parse(self, item: Item, wall_at: float) -> Report | BadReport:
         if not INSTANCE.fullmatch(item.instance):
@@ -126,22 +156,55 @@ class Reports:
 
     def tally(self, floor_index: int, policy: Policy, *, now: float) -> Tally:
         """Add up what counts: fresh, and changed after `floor_index` of the store's clock."""
-        fresh = stale = reporters = 0
+        fresh = stale = reporters = failing = silent = 0
         failed = succeeded = 0.0
-        for known in self._known.values():
+        missing = policy.signals.missing
+        forgotten_s = policy.fresh_for_s + (missing.window_s if missing is not None else 0.0)
+        plain = policy.signals.plain
+        counting: list[tuple[str, Report]] = []
+        for instance, known in self._known.items():
             report = known.report
             if report is None:
                 continue
             known.spent = known.spent or known.index <= floor_index
-            if now - known.changed >= policy.fresh_for_s - ROUNDING_S:
+            age_s = now - known.changed + ROUNDING_S
+            if report.role == PRODUCER:
+                if age_s < policy.fresh_for_s and not known.spent:
+                    counting.append((instance, report))
+                continue
+            if age_s >= policy.fresh_for_s:
                 stale += 1
+                silent += age_s < forgotten_s
                 continue
             fresh += 1
             if not known.spent:
                 reporters += 1
                 failed += min(report.count_fail, MAX_COUNT)
                 succeeded += min(successes(report, policy), MAX_COUNT)
-        return Tally(self._index, fresh, stale, reporters, failed, succeeded)
+                failing += report.count_fail > 0
+                if not plain:
+                    counting.append((instance, report))
+        return Tally(
+            self._index,
+            fresh,
+            stale,
+            reporters,
+            failed,
+            succeeded,
+            failing=failing,
+            silent=silent,
+            counting=tuple(counting),
+            changes=self._window(policy, now),
+        )
+
+    def _window(self, policy: Policy, now: float) -> tuple[Change, ...]:
+        settings = policy.signals.failure_ratio
+        if settings is None:
+            self._changes.clear()
+            return ()
+        while self._changes and now - self._changes[0].changed >= settings.window_s:
+            self._changes.popleft()
+        return tuple(self._changes)
 
     def expired(self, policy: Policy, *, now: float) -> list[tuple[str, int]]:
         """Instances unchanged for `report_gc`, with the index to delete each at."""

@@ -1,22 +1,31 @@
-"""Rules over evidence that say healthy, unhealthy or unknown, with numbers."""
+"""The verdict over a breaker: each enabled signal's word, how long it held, and who shows it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
+from sidecar.core import rules
 from sidecar.core.observe import Seen
 from sidecar.core.reports import Tally
-from sidecar.core.types import Evidence, Policy, Reason, State, Verdict
+from sidecar.core.rules import Signal, count, half_open_ratio, quorum
+from sidecar.core.signal_settings import Hold
+from sidecar.core.types import Evidence, Policy, Verdict
+
+__all__ = ["Judgement", "Memory", "Signal", "count", "judge", "quorum"]
+
+_FIRST = (Verdict.UNHEALTHY, Verdict.HEALTHY, Verdict.UNKNOWN)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signal:
-    """One signal's word."""
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What one evaluation hands to the next. A new evaluator begins without any."""
 
-    name: str
-    verdict: Verdict
-    detail: str
-    evidence: Evidence
+    unhealthy_since: Mapping[str, float] = field(default_factory=dict)
+    """Since when each signal has been saying so without a break (monotonic)."""
+    idle_since: float | None = None
+    """Since when nothing is handled though there is work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,74 +44,43 @@ class Judgement:
     """Fresh reporters now; a trip writes it down for the half-open quorum."""
     index: int = 0
     """How far the reports have been read."""
+    memory: Memory = field(default_factory=Memory)
+    due: float = math.inf
+    """When time alone may change it (monotonic)."""
 
 
-def count(number: float) -> str:
-    """A count for people: whole numbers without a fraction."""
-    return f"{number:.0f}" if float(number).is_integer() else f"{number:.2f}"
+def judge(
+    tally: Tally | None,
+    seen: Seen,
+    policy: Policy,
+    memory: Memory | None = None,
+    *,
+    now: float = 0.0,
+) -> Judgement:
+    """The verdict over all signals; without any completed read it is unknown.
 
-
-def failures(tally: Tally, seen: Seen, policy: Policy) -> Signal:
-    """Too many failures in the fresh reports.
-
-    HALF_OPEN also fails when the failures reach the threshold scaled by the admitted share and
-    outnumber the successes: a trickle that fails whole must not look healthy. And it is healthy
-    only once at least half of the reporters known at the trip have reported since it began.
+    Args:
+        memory: the last judgement's.
+        now: monotonic seconds.
     """
-    own = seen.own
-    half_open = own is not None and own.automaton is State.HALF_OPEN
-    evidence: dict[str, float | int] = {
-        "failures": _number(tally.failures),
-        "threshold": policy.failure_threshold,
-        "reporters": tally.reporters,
-    }
-    said = f"{count(tally.failures)} failures in the last interval"
-
-    def signal(verdict: Verdict, detail: str) -> Signal:
-        return Signal(name=Reason.FAILURES, verdict=verdict, detail=detail, evidence=dict(evidence))
-
-    if tally.reporters == 0:
-        return signal(Verdict.UNKNOWN, "no fresh report")
-    if tally.failures >= policy.failure_threshold:
-        return signal(Verdict.UNHEALTHY, f"{said}, threshold {policy.failure_threshold}")
-    if half_open and own is not None:
-        evidence["successes"] = _number(round(tally.successes, 3))
-        scaled = max(1.0, policy.failure_threshold * own.automaton_ratio)
-        if tally.failures >= scaled and tally.failures > tally.successes:
-            return signal(
-                Verdict.UNHEALTHY,
-                f"{said} against {count(tally.successes)} successes while half open, "
-                f"threshold {count(scaled)}",
-            )
-        needed = quorum(seen)
-        evidence["needed"] = needed
-        if tally.reporters < needed:
-            return signal(
-                Verdict.UNKNOWN,
-                f"{tally.reporters} of the {needed} reporters needed have reported since",
-            )
-    return signal(Verdict.HEALTHY, f"{said}, threshold {policy.failure_threshold}")
-
-
-def _number(value: float) -> float | int:
-    return int(value) if float(value).is_integer() else value
-
-
-def quorum(seen: Seen) -> int:
-    """How many reporters HALF_OPEN needs: half of those known at the trip, and at least one."""
-    known = seen.own.evidence.get("known", 0) if seen.own is not None else 0
-    return max(1, -(-known // 2)) if isinstance(known, int) else 1
-
-
-def judge(tally: Tally | None, seen: Seen, policy: Policy) -> Judgement:
-    """The verdict over all signals; without any completed read it is unknown."""
+    memory = memory or Memory()
     if tally is None:
         return Judgement(
             verdict=Verdict.UNKNOWN, reason="", detail="the reports can't be read", evidence={}
         )
-    signals = (failures(tally, seen, policy),)
-    order = (Verdict.UNHEALTHY, Verdict.HEALTHY, Verdict.UNKNOWN)
-    decisive = min(signals, key=lambda signal: order.index(signal.verdict))
+    idle_since = _idle_since(tally, seen, policy, memory, now)
+    words = _words(tally, seen, policy, idle_since, now)
+    since = {
+        word.name: memory.unhealthy_since.get(word.name, now)
+        for word, _ in words
+        if word.verdict is Verdict.UNHEALTHY
+    }
+    half_open = half_open_ratio(seen) is not None
+    signals = tuple(
+        _held(word, hold, since.get(word.name, now), half_open=half_open, now=now)
+        for word, hold in words
+    )
+    decisive = min(signals, key=lambda signal: _FIRST.index(signal.verdict))
     return Judgement(
         verdict=decisive.verdict,
         reason=decisive.name,
@@ -111,4 +89,68 @@ def judge(tally: Tally | None, seen: Seen, policy: Policy) -> Judgement:
         signals=signals,
         known=tally.fresh,
         index=tally.index,
+        memory=Memory(since, idle_since),
+        due=_due(policy, since, idle_since, now),
     )
+
+
+def _words(
+    tally: Tally, seen: Seen, policy: Policy, idle_since: float | None, now: float
+) -> list[tuple[Signal, Hold]]:
+    """Every enabled signal's word, before hold and quorum."""
+    on = policy.signals
+    words: list[tuple[Signal, Hold]] = [(rules.failures(tally, seen, policy), on.failures)]
+    if on.failure_ratio is not None:
+        ratio = rules.failure_ratio(tally.changes, seen, on.failure_ratio, now=now)
+        words.append((ratio, on.failure_ratio))
+    if on.slow is not None:
+        words.append((rules.slow(tally, on.slow, policy), on.slow))
+    if on.stalled is not None:
+        word = rules.stalled(tally, on.stalled, policy, since=idle_since, now=now)
+        words.append((word, on.stalled))
+    if on.missing is not None:
+        words.append((rules.missing(tally, on.missing), on.missing))
+    if on.delivery is not None:
+        words.append((rules.delivery(tally, seen, on.delivery, policy), on.delivery))
+    return words
+
+
+def _idle_since(
+    tally: Tally, seen: Seen, policy: Policy, memory: Memory, now: float
+) -> float | None:
+    """Since when nothing is handled. Each stay in a state counts from its own beginning: while a
+    breaker is open, that nothing is handled is no surprise."""
+    stalled = policy.signals.stalled
+    if stalled is None or not rules.idle_with_work(tally, stalled, policy):
+        return None
+    return max(memory.idle_since if memory.idle_since is not None else now, seen.since)
+
+
+def _held(word: Signal, hold: Hold, since: float, *, half_open: bool, now: float) -> Signal:
+    """An unhealthy word counts once enough reporters show it and it has lasted."""
+    if word.verdict is not Verdict.UNHEALTHY:
+        return word
+    if word.showing is not None and hold.quorum > 1 and word.showing < hold.quorum:
+        said = f"{word.detail}; {word.showing} of the {hold.quorum} reporters needed show it"
+        evidence = {**word.evidence, "showing": word.showing, "quorum": hold.quorum}
+        return replace(word, verdict=Verdict.UNKNOWN, detail=said, evidence=evidence)
+    lasted_s = now - since
+    if hold.for_s and not half_open:
+        evidence = {**word.evidence, "held": round(lasted_s, 3), "for": hold.for_s}
+        word = replace(word, evidence=evidence)
+        if lasted_s < hold.for_s:
+            said = f"{word.detail}; for {lasted_s:.0f} s of {hold.for_s:g} s"
+            return replace(word, verdict=Verdict.UNKNOWN, detail=said)
+    return word
+
+
+def _due(policy: Policy, since: Mapping[str, float], idle_since: float | None, now: float) -> float:
+    on = policy.signals
+    ends = [
+        began + hold.for_s
+        for name, began in since.items()
+        if (hold := getattr(on, name, None)) is not None
+    ]
+    if on.stalled is not None and idle_since is not None:
+        ends.append(idle_since + on.stalled.after_s)
+    return min((end for end in ends if end > now), default=math.inf)

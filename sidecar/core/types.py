@@ -6,6 +6,8 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sidecar.core.signal_settings import SignalSettings
+
 SCHEMA = 1
 """The version of the state record that this code writes. A higher one is followed, not written."""
 
@@ -34,7 +36,7 @@ class Verdict(enum.StrEnum):
 class Reason(enum.StrEnum):
     """Why a record or a decision is as it is: the closed list of the documentation.
 
-    The name of a signal is a reason too; so far that is `failures`.
+    The name of a signal is a reason too.
     """
 
     # Why a record was written.
@@ -42,6 +44,16 @@ class Reason(enum.StrEnum):
     """No record was there: a first start, or somebody deleted the key."""
     FAILURES = "failures"
     """The signal `failures` was unhealthy."""
+    FAILURE_RATIO = "failure_ratio"
+    """The signal `failure_ratio` was."""
+    SLOW = "slow"
+    """The signal `slow` was."""
+    STALLED = "stalled"
+    """The signal `stalled` was."""
+    MISSING = "missing"
+    """The signal `missing` was."""
+    DELIVERY = "delivery"
+    """The signal `delivery` was."""
     OPEN_ELAPSED = "open_elapsed"
     """The open time was over."""
     RECOVERED = "recovered"
@@ -197,6 +209,7 @@ class Policy:
     fingerprint: str = ""
     """Hash of the breaker's configuration, the record's `policy`."""
     reports_prefix: str = "service-metrics/kafka-consumer"
+    signals: SignalSettings = field(default_factory=SignalSettings)
 
     @property
     def fresh_for_s(self) -> float:

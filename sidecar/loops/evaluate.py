@@ -17,7 +17,7 @@ from sidecar.core.breaker import Author, Move, due_at, new_epoch, step
 from sidecar.core.errors import StoreDenied, StoreError
 from sidecar.core.observe import Kind
 from sidecar.core.ports import Committed, Fence, Put
-from sidecar.core.signals import judge
+from sidecar.core.signals import Memory, judge
 from sidecar.core.types import Reason, Record, Transition
 from sidecar.loops.around import Around
 from sidecar.loops.elect import Elector
@@ -61,6 +61,7 @@ class Evaluator:
         self._last_round = 0.0
         self._gap_s = MIN_GAP_S
         self._corrected = float("-inf")
+        self._memory = Memory()
         self._foreign_index = 0
         self._uncertain: Move | None = None
         self._read_again = False
@@ -148,7 +149,8 @@ class Evaluator:
         times = [now + policy.evaluation_interval_s]
         due = due_at(seen, policy) if seen is not None else None
         ends = self._cell.standing.ends if self._cell.standing is not None else None
-        times += [at for at in (due, ends) if at is not None and at > now]
+        judged = self._cell.judgement.due if self._cell.judgement is not None else None
+        times += [at for at in (due, ends, judged) if at is not None and at > now]
         if self._corrected + REASSERT_GAP_S > now:
             times.append(self._corrected + REASSERT_GAP_S)
         return max(MIN_GAP_S / 2, min(times) - now)
@@ -200,7 +202,8 @@ class Evaluator:
             return None
         readable = self._listing.readable(now)
         tally = self._listing.reports.tally(seen.floor_index, policy, now=now) if readable else None
-        judgement = judge(tally, seen, policy)
+        judgement = judge(tally, seen, policy, self._memory, now=now)
+        self._memory = judgement.memory
         cell.tally, cell.judgement = tally, judgement
         if seen.kind is Kind.FOREIGN and seen.index != self._foreign_index:
             self._foreign_index = seen.index

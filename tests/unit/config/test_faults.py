@@ -129,7 +129,7 @@ TABLE = [
     (breaker("on_unknown: open"), "breakers.a.on_unknown", 3, "open", "none", "hold or healthy"),
     (breaker("foreign_writes: no"), "breakers.a.foreign_writes", 3, "no", "none", "reassert"),
     (breaker("deny_status: 500"), "breakers.a.deny_status", 3, "500", "none", "401, 403, 429 or"),
-    (breaker("signals: {lag: {}}"), "breakers.a.signals.lag", 3, None, "signal", "failures is"),
+    (breaker("signals: {lag: {}}"), "breakers.a.signals.lag", 3, None, "signal", "failure_ratio"),
     ("circuit_breaker: {x: 1}", "circuit_breaker.x", 1, None, "unknown", "consul_address"),
     ("circuit_breaker: []", "circuit_breaker", 1, None, "no mapping", "indented"),
     (

@@ -9,7 +9,16 @@ import yaml
 
 from sidecar.config.lint import warnings
 from sidecar.config.load import load
-from sidecar.config.model import Config
+from sidecar.config.model import (
+    Breaker,
+    Config,
+    Delivery,
+    FailureRatio,
+    Missing,
+    Signals,
+    Slow,
+    Stalled,
+)
 from sidecar.config.render import show
 
 TEXT = (Path(__file__).parents[3] / "docs/reference/configuration.md").read_text("utf-8")
@@ -27,7 +36,15 @@ def leaves(tree: dict[str, object], path: str = "") -> Iterator[tuple[str, objec
 
 
 def test_every_key_and_its_default_is_told() -> None:
-    shown = dict(leaves(yaml.safe_load(show(Config()))))
+    every = Signals(
+        failure_ratio=FailureRatio(),
+        slow=Slow(),
+        stalled=Stalled(),
+        missing=Missing(),
+        delivery=Delivery(),
+    )
+    config = Config(breakers={"default": Breaker(signals=every)})
+    shown = dict(leaves(yaml.safe_load(show(config))))
     told = {key.removeprefix("breakers.default."): value for key, value in shown.items()}
     assert set(ROWS) == set(told)
     for key, value in told.items():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.core.breaker import TABLE
+from sidecar.core.breaker import SIGNALS, TABLE
 from tools import diagram
 
 
@@ -15,11 +15,20 @@ def test_the_page_is_up_to_date() -> None:
 
 
 def test_every_edge_and_reason_is_drawn_and_explained() -> None:
-    drawn = diagram.diagram()
+    drawn, told = diagram.diagram(), diagram.table()
     for (before, after), reasons in TABLE.items():
+        (signals,) = [
+            row.split("|")[3]
+            for row in told.splitlines()
+            if row.startswith(f"| {before} | {after} | ") and "`failures`" in row
+        ] or [""]
+        assert (f"{before} --> {after}: a signal" in drawn) == bool(reasons & SIGNALS)
         for reason in reasons:
-            assert f"{before} --> {after}: {reason}" in drawn
-            assert diagram.MEANINGS[reason]
+            if reason in SIGNALS:
+                assert f"`{reason}`" in signals
+            else:
+                assert f"{before} --> {after}: {reason}" in drawn
+                assert diagram.MEANINGS[reason]
 
 
 def test_an_outdated_page_is_told_and_mended(

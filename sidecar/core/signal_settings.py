@@ -1,0 +1,78 @@
+"""What an operator asks of each signal. Durations in seconds; a signal that is None is off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """What every signal can be asked for before it counts as unhealthy."""
+
+    for_s: float = 0.0
+    """It must have been so for this long; while half open it counts at once."""
+    quorum: int = 1
+    """At least so many reporters must show it, so that one alone can't stop a fleet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureRatio(Hold):
+    """Failed of all messages in a window."""
+
+    threshold: float = 0.5
+    minimum: int = 20
+    """With fewer messages in the window, nothing is known."""
+    window_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slow(Hold):
+    """How long consumers take for a message."""
+
+    max_latency_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stalled(Hold):
+    """Work is there, and nothing is handled."""
+
+    after_s: float = 30.0
+    always_busy: bool = False
+    """The flow never rests, so that no throughput is trouble without any further evidence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing(Hold):
+    """Consumers that should report and don't. At least one of the two bounds is set."""
+
+    min_consumers: int | None = None
+    ratio: float | None = None
+    window_s: float = 300.0
+    """Who went silent longer ago is not missed any more: others may have taken its place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery(Hold):
+    """What producers say of Kafka."""
+
+    ratio: float = 0.5
+    minimum: int = 20
+    max_outstanding: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalSettings:
+    """One breaker's signals; `failures` is always on."""
+
+    failures: Hold = field(default_factory=Hold)
+    failure_ratio: FailureRatio | None = None
+    slow: Slow | None = None
+    stalled: Stalled | None = None
+    missing: Missing | None = None
+    delivery: Delivery | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Nothing but `failures` as it is by default: sums over the reports are enough."""
+        others = (getattr(self, f.name) for f in fields(self) if f.name != "failures")
+        return self.failures == Hold() and all(other is None for other in others)
