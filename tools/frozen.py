@@ -11,6 +11,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import Distribution, packages_distributions
 from pathlib import Path
 
@@ -106,7 +108,12 @@ def requires(dist: Distribution) -> set[NormalizedName]:
 
 def owners(package: str) -> set[NormalizedName]:
     """The distributions that an importable package comes from, by canonical name."""
-    return {canonicalize_name(owner) for owner in packages_distributions().get(package, ())}
+    return {canonicalize_name(owner) for owner in _owners().get(package, ())}
+
+
+@cache
+def _owners() -> Mapping[str, list[str]]:
+    return packages_distributions()
 
 
 def _strangers() -> set[str]:
@@ -120,7 +127,7 @@ def _strangers() -> set[str]:
         asked = asked | new
     return {
         package
-        for package in packages_distributions()
+        for package in _owners()
         if package.isidentifier() and asked.isdisjoint(owners(package))
     }
 

@@ -47,7 +47,8 @@ def render(
     of_dist = {canonicalize_name(dist.name): _of_distribution(dist) for dist in distributions}
     daemon = of_dist[canonicalize_name(frozen.NAME)]
     daemon.type = ComponentType.APPLICATION
-    native = [_of_library(place, contents / place, libraries[place]) for place in libraries]
+    packages = _packages(libraries)
+    native = [_of_library(place, contents / place, packages.get(place)) for place in libraries]
     others = [*(one for one in of_dist.values() if one is not daemon), *_runtime()]
     bom = Bom(
         components=[*others, *native],
@@ -105,32 +106,41 @@ def _runtime() -> Iterator[Component]:
         )
 
 
-def _of_library(place: str, file: Path, source: Path) -> Component:
-    version, purl = _of_package(source)
+def _of_library(place: str, file: Path, package: tuple[str, PackageURL] | None) -> Component:
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     return Component(
         name=file.name,
-        version=version,
-        purl=purl,
+        version=package[0] if package else None,
+        purl=package[1] if package else None,
         bom_ref=f"file:{place}",
-        type=ComponentType.LIBRARY if purl else ComponentType.FILE,
+        type=ComponentType.LIBRARY if package else ComponentType.FILE,
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=digest)],
         properties=[Property(name=PLACE, value=place)],
     )
 
 
-def _of_package(source: Path) -> tuple[str | None, PackageURL | None]:
-    """Version and identity of the Debian package that a library came from; None where in none."""
+def _packages(libraries: Mapping[str, Path]) -> dict[str, tuple[str, PackageURL]]:
+    """Version and identity of the Debian package that each library of the system came from."""
+    files = {place: source.resolve() for place, source in libraries.items()}
+    of_system = {place: file for place, file in files.items() if file.is_relative_to("/usr/lib")}
+    if not of_system:
+        return {}
     # By name: the package may know the file below /lib that we know below /usr/lib.
-    owner = _dpkg("--search", f"*/{source.resolve().name}").partition(": ")[0]
-    if not owner or "," in owner or not source.resolve().is_relative_to("/usr/lib"):
-        return None, None
-    name, _, arch = owner.partition(":")
-    version = _dpkg("--show", "--showformat", "${Version}", owner)
-    return version, PackageURL("deb", "debian", name, version, {"arch": arch} if arch else None)
+    told = _dpkg("--search", *(f"*/{file.name}" for file in of_system.values()))
+    owners = dict(line.rpartition(": ")[::-2] for line in told.splitlines() if "," not in line)
+    found = {}
+    for place, file in of_system.items():
+        owner = owners.get(str(file)) or owners.get(str(file).removeprefix("/usr"))
+        if owner:
+            name, _, arch = owner.partition(":")
+            version = _dpkg("--show", "--showformat", "${Version}", owner)
+            qualifiers = {"arch": arch} if arch else None
+            found[place] = version, PackageURL("deb", "debian", name, version, qualifiers)
+    return found
 
 
 def _dpkg(*arguments: str) -> str:
+    """What dpkg-query says; nothing where there is none."""
     program = shutil.which("dpkg-query")
     if program is None:
         return ""
