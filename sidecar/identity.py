@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_.-]")
+_NAME_MAX = 1024
 
 
 class DataDirTaken(Exception):
@@ -25,11 +26,14 @@ class DataDir:
 
         Raises:
             DataDirTaken: another process holds the lock.
-            OSError: it can't be made or written.
+            OSError: it can't be made or written, or it or the lock is a symlink: what is kept here
+                goes nowhere else.
         """
         self._path = Path(path)
+        if self._path.is_symlink():
+            raise OSError(f"data_dir {path} is a symlink; name the folder itself")
         self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = os.open(self._path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        self._lock = _open(self._path / "lock", os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -42,15 +46,22 @@ class DataDir:
         """The identity kept here; made on the first start."""
         kept = self._path / "instance"
         try:
-            name = kept.read_text().strip()
+            with os.fdopen(_open(kept, os.O_RDONLY)) as file:
+                name = file.read(_NAME_MAX).strip()
         except FileNotFoundError:
             name = ""
         if not name or _UNFIT.search(name):
             name = random_instance()
             made = kept.with_suffix(".new")
-            made.write_text(name + "\n")
+            with os.fdopen(_open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
+                file.write(name + "\n")
             made.replace(kept)
         return name
+
+
+def _open(path: Path, flags: int) -> int:
+    """Open a file of ours, which nobody else may read and which is no symlink."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def random_instance() -> str:

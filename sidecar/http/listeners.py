@@ -28,6 +28,8 @@ MAX_HEADS = 256 * 1024
 """Bytes of a request line and all its headers together."""
 HEAD_S = 10.0
 """How long the head of a request may take, from its first byte to its end."""
+HELD_S = 1.0
+"""How long a head is kept for the lane; then aiohttp has it, and waits for the body."""
 UNREAD_S = 20.0
 """How long a client may leave an answer unread once the buffers are full."""
 _HELD = -1
@@ -103,7 +105,7 @@ class Protocol(RequestHandler):
         elif reply is None or len(self._held) > 1:
             self._hand_over()
         else:
-            self._expect_rest(len(self._held[0]))
+            self._expect_rest(len(self._held[0]), HELD_S)
 
     def _hand_over(self) -> None:
         """Let aiohttp have what was held: piece by piece, since one may spoil those before it."""
@@ -115,13 +117,12 @@ class Protocol(RequestHandler):
     def _read(self, data: bytes) -> None:
         """Give it to aiohttp's parser, and watch a head that grows without an end."""
         super().data_received(data)
-        waiter = self._waiter
-        if waiter is None or waiter.done():
+        if not self._idle():
             self._head_bytes = 0  # there is a request, and bounds of its own
         elif self._head_bytes or data.strip(b"\r\n"):  # some end a body with one blank line more
             self._expect_rest(len(data))
 
-    def _expect_rest(self, more: int) -> None:
+    def _expect_rest(self, more: int, within_s: float | None = None) -> None:
         """A part of a head has come: the rest must come soon, and not be too long."""
         begun, self._head_bytes = self._head_bytes, self._head_bytes + more
         if self._head_bytes > MAX_HEADS:
@@ -131,7 +132,7 @@ class Protocol(RequestHandler):
         elif not begun:
             if self._keepalive_handle is not None:
                 self._keepalive_handle.cancel()
-            self._next_keepalive_close_time = self._loop.time() + HEAD_S
+            self._next_keepalive_close_time = self._loop.time() + (within_s or HEAD_S)
             self._keepalive_handle = self._loop.call_at(
                 self._next_keepalive_close_time, self._process_keepalive
             )
@@ -162,10 +163,15 @@ class Protocol(RequestHandler):
             self._unread.cancel()
         super().connection_lost(exc)
 
+    def _idle(self) -> bool:
+        """Nothing is asked: aiohttp waits for a request, or has yet to begin to."""
+        if self._waiter is None:
+            return self._request_count == 0
+        return not self._waiter.done()
+
     def idle_since(self) -> float | None:
         """See `crowd.Guest`: the time at which aiohttp would close it keeps the order, too."""
-        waiter = self._waiter
-        return None if waiter is None or waiter.done() else self._next_keepalive_close_time
+        return self._next_keepalive_close_time if self._idle() else None
 
     def let_go(self) -> None:
         """See `crowd.Guest`."""
