@@ -103,6 +103,9 @@ def test_a_workload_identity_gets_the_rights_and_loses_them_at_the_end(
     place.report("c-1", fail=25)
     poll_until_sync(lambda: statuses([port]) == [503], CHANGE_S, "the breaker opens")
     [secret] = tokens(consul) - before
+    file = nomad.folder_of(alloc, "breaker") / "secrets" / "consul_token"
+    assert file.read_text() == secret
+    assert (file.stat().st_uid, file.stat().st_mode & 0o007) == (0, 0), "as the job file says"
     told = nomad.log_of(alloc, "breaker") + nomad.log_of(alloc, "breaker", "stdout")
     assert secret not in told
     nomad.stop_all()
