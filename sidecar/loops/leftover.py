@@ -10,7 +10,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from sidecar.core.errors import SessionLost, StoreError
+from sidecar.core.errors import SessionLost, StoreError, StoreUnreachable
 from sidecar.loops.around import Around
 
 RETRY_S = 0.25
@@ -23,10 +23,13 @@ class _Owed:
 
     next: float
     ends: float = math.inf
-    """When its ttl has surely ended it; infinite while the session goes on with other locks."""
+    """When its ttl has ended it, where there is a leader; infinite: it goes on with other locks."""
     locks: dict[str, float] = field(default_factory=dict)
     """Breakers whose lock it may still hold, and since when it did (wall time, for the value)."""
     failures: int = 0
+    unheard: bool = False
+    """The last attempt met no answer. Servers without a leader end no session, and the next leader
+    gives each of them a whole life anew, so that nothing may be taken for over."""
 
 
 class Leftovers:
@@ -68,7 +71,7 @@ class Leftovers:
         """Release, then destroy (that order needs no lock-delay), whatever is due."""
         for session, owed in list(self._owed.items()):
             now = self._clock.now()
-            if now >= owed.ends:
+            if now >= owed.ends and not owed.unheard:
                 del self._owed[session]
             elif now >= owed.next:
                 await self._pay(session, owed)
@@ -83,8 +86,9 @@ class Leftovers:
                 await self._store.destroy_session(session)
         except SessionLost:
             self._owed.pop(session, None)  # and all it held is free
-        except StoreError:
+        except StoreError as fault:
             owed.failures += 1
+            owed.unheard = isinstance(fault, StoreUnreachable)
             pause_s = min(MAX_RETRY_S, RETRY_S * 2.0 ** min(owed.failures, 8))
             owed.next = self._clock.now() + pause_s * (0.5 + self._draw() / 2)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 
-from sidecar.core.errors import SessionLost, StoreUnreachable
+from sidecar.core.errors import SessionLost, StoreDenied, StoreUnreachable
 from sidecar.loops.leftover import Leftovers
 from tests.unit.loops.machine import Before, World
 from tests.unit.loops.virtual import now, virtual
@@ -63,11 +63,26 @@ async def test_a_lock_that_is_ours_again_is_not_released() -> None:
 async def test_release_comes_before_destroy_and_both_are_tried_until_the_end() -> None:
     """With growing pauses; once its ttl has ended the session, nothing is owed."""
     book = _Book()
-    book.link.always["destroy"] = Before(StoreUnreachable("away"))
+    book.link.always["destroy"] = Before(StoreDenied("the token was revoked"))
     book.leftovers.add("s", {"a": 1.0}, ends=now() + 20.0)
     await book.settle_all(60.0)
     assert book.released == ["a"]
     assert 8 <= book.link.calls["destroy"] <= 25
+    assert book.leftovers.next == math.inf
+
+
+@virtual
+async def test_without_an_answer_no_session_is_taken_for_over() -> None:
+    """Servers without a leader end none, and the next leader lets each live a ttl anew."""
+    book = _Book()
+    book.link.always["destroy"] = Before(StoreUnreachable("no leader"))
+    book.leftovers.add("s", {"a": 1.0}, ends=now() + 20.0)
+    await book.settle_all(300.0)
+    tried = book.link.calls["destroy"]
+    assert 100 <= tried <= 300
+    book.link.mend()
+    await book.settle_all(2.5)
+    assert book.link.calls["destroy"] == tried + 1
     assert book.leftovers.next == math.inf
 
 
