@@ -192,6 +192,7 @@ class Intake:
             in_flight=gauges.in_flight if gauges else None,
             latency_ms=pending.weighted_latency / pending.weight if pending.weight else None,
             role=gauges.role if gauges else None,
+            window=pending.since if self.through else None,
         )
         out = Outgoing(instance, report, pending.since, pending.posted)
         pending.dirty = False

@@ -141,8 +141,19 @@ class Reports:
         if policy.signals.failure_ratio is not None and report.role != PRODUCER:
             handled = min(successes(report, policy), MAX_COUNT)
             failed = min(report.count_fail, MAX_COUNT)
+            if known is not None and known.report is not None and known.report.window is not None:
+                self._supersede(item.instance, known.report.window, report.window)
             self._changes.append(Change(changed, item.index, item.instance, handled, failed))
         return _Known(item.value, report, item.index, changed, item.index)
+
+    def _supersede(self, instance: str, before: float, after: float | None) -> None:
+        """A running sum holds what its predecessors in the same window held."""
+        if before != after:
+            return
+        for at in range(len(self._changes) - 1, -1, -1):
+            if self._changes[at].instance == instance:
+                del self._changes[at]
+                return
 
     def _parse(self, item: Item, wall_at: float) -> Report | BadReport:
         if not INSTANCE.fullmatch(item.instance):

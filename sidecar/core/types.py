@@ -179,6 +179,8 @@ class Report:
     in_flight: float | None = None
     latency_ms: float | None = None
     role: str | None = None
+    window: float | None = None
+    """Which of its writer's windows the counts are the running sums of, where they are such."""
 
 
 @dataclass(frozen=True, slots=True)

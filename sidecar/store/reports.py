@@ -22,6 +22,7 @@ class _Report(Struct):
     in_flight: Amount | None = None
     latency_ms: Amount | None = None
     role: Annotated[str, Meta(max_length=64)] | None = None
+    window: Amount | None = None
 
 
 _REPORT = msgspec.json.Decoder(_Report)
@@ -41,6 +42,7 @@ def decode_report(value: bytes) -> Report | BadReport:
             in_flight=report.in_flight,
             latency_ms=report.latency_ms,
             role=report.role,
+            window=report.window,
         )
     except msgspec.ValidationError as fault:
         return BadReport(fault_text(fault, reread(value)))
@@ -64,6 +66,7 @@ def encode_report(report: Report) -> bytes:
         "lag": report.lag,
         "in_flight": report.in_flight,
         "latency_ms": report.latency_ms,
+        "window": report.window,
     }
     fields.update((name, plain(value)) for name, value in optional.items() if value is not None)
     if report.role is not None:

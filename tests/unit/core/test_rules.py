@@ -121,6 +121,18 @@ def test_the_window_adds_intervals_up_and_forgets_them() -> None:
     assert fleet.signal("failure_ratio").evidence["failed"] == 0
 
 
+def test_running_sums_are_counted_once() -> None:
+    """A store in this process is told of every post, as the sum of its writer's window so far."""
+    fleet = Fleet(failure_ratio=FailureRatio(window_s=30.0))
+    for window in (1.0, 2.0):
+        for fail in (3, 6, 9):
+            fleet.says("c-1", ok=fail, fail=fail, window=window)
+            fleet.says("c-2", ok=5)
+            fleet.now += 1
+    word = fleet.signal("failure_ratio")
+    assert (word.evidence["failed"], word.evidence["messages"]) == (18, 66)
+
+
 def test_while_half_open_the_minimum_is_scaled() -> None:
     """A twentieth of the traffic can't bring as many messages as all of it."""
     fleet = Fleet(failure_ratio=FailureRatio(minimum=100))

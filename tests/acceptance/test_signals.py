@@ -1,0 +1,134 @@
+"""Each signal on a real sidecar: it opens the breaker for that reason, and the breaker heals."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import pytest
+
+from tests.acceptance.support import timing
+from tests.daemon import Daemon
+from tests.servers import poll_until_sync
+
+BAD_AND_GOOD: Mapping[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "failure_ratio": (
+        {"threshold": 0.5, "minimum": 10, "window": "2s"},
+        {"count_ok": 5, "count_fail": 9},
+        {"count_ok": 50},
+    ),
+    "slow": (
+        {"max_latency": "200ms"},
+        {"count_ok": 5, "latency_ms": 900},
+        {"count_ok": 50, "latency_ms": 20},
+    ),
+    "stalled": ({"after": "1s"}, {"lag": 40}, {"count_ok": 50, "lag": 10}),
+    "delivery": (
+        {"ratio": 0.5, "minimum": 10},
+        {"count_ok": 5, "count_fail": 9, "role": "producer"},
+        {"count_ok": 50, "role": "producer"},
+    ),
+}
+
+
+class _Reporter:
+    """Posts the same body several times a second until the block is left."""
+
+    def __init__(self, daemon: Daemon, body: dict[str, Any]) -> None:
+        self._daemon = daemon
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.body = body
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            self._daemon.post("/v1/report", {"instance": "c-1", **self.body})
+            self._ended.wait(0.2)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join(10)
+
+
+def _config(**signals: object) -> dict[str, object]:
+    breaker = timing(
+        evaluation_interval="200ms",
+        report_interval="500ms",
+        failure_threshold=40,
+        signals=signals,
+    )
+    return {"store": "memory", "breakers": {"default": breaker}}
+
+
+def _shows(daemon: Daemon, state: str, reason: str | None = None) -> Callable[[], bool]:
+    def shown() -> bool:
+        answer = daemon.allowed(peek=True).body
+        return answer["state"] == state and reason in {None, answer["reason"]}
+
+    return shown
+
+
+@pytest.mark.parametrize("name", BAD_AND_GOOD)
+def test_it_opens_for_that_reason_and_heals(name: str) -> None:
+    settings, bad, good = BAD_AND_GOOD[name]
+    with Daemon(_config(**{name: settings})) as daemon, _Reporter(daemon, good) as reporter:
+        poll_until_sync(
+            lambda: daemon.get("/v1/breakers/default").body["verdict"] == "healthy", 10, "healthy"
+        )
+        assert _shows(daemon, "CLOSED")()
+        reporter.body = bad
+        poll_until_sync(_shows(daemon, "OPEN", name), 10, "it opens")
+        edges = daemon.get("/v1/breakers/default/history").body["transitions"]
+        assert edges[0]["reason"] == name
+        assert edges[0]["evidence"]
+        reporter.body = good
+        poll_until_sync(_shows(daemon, "CLOSED"), 40, "it heals")
+
+
+def test_consumers_that_vanish_are_missed() -> None:
+    settings = {"min_consumers": 2}
+    with Daemon(_config(missing=settings)) as daemon:
+        ends = time.monotonic() + 60
+        alive = ["c-1", "c-2"]
+
+        def report() -> None:
+            for who in alive:
+                daemon.post("/v1/report", {"instance": who, "count_ok": 10})
+
+        def until(done: Callable[[], bool], what: str) -> None:
+            while not done():
+                assert time.monotonic() < ends, what
+                report()
+                threading.Event().wait(0.2)
+
+        report()
+        until(
+            lambda: (
+                daemon.get("/v1/breakers/default").body["reporters"] == {"fresh": 2, "stale": 0}
+            ),
+            "both are seen",
+        )
+        alive.remove("c-2")
+        until(_shows(daemon, "OPEN", "missing"), "one is missed")
+        alive.append("c-2")
+        until(_shows(daemon, "CLOSED"), "it heals")
+
+
+def test_hold_and_quorum_on_a_real_sidecar() -> None:
+    """One instance alone can't stop the fleet; two can."""
+    config = _config(failures={"quorum": 2})
+    with Daemon(config) as daemon, _Reporter(daemon, {"count_fail": 50}):
+
+        def signals() -> str:
+            return str(daemon.get("/v1/breakers/default").body["signals"])
+
+        poll_until_sync(lambda: "of the 2 reporters" in signals(), 10, "it is told why not")
+        assert _shows(daemon, "CLOSED")()
+        daemon.post("/v1/report", {"instance": "c-2", "count_fail": 1})
+        poll_until_sync(_shows(daemon, "OPEN", "failures"), 10, "it opens")
