@@ -2,13 +2,12 @@
 
 python -m bench.watchers PORT COUNT
 
-Prints `ready` once each has its first event. When its input ends it prints a JSON list: for each
-transition that reached all of them, the milliseconds between the first and the last.
+Prints `ready` once each has its first event, then for each transition, when all of them have it,
+the milliseconds between the first and the last. Ends when its input does.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import selectors
 import socket
@@ -33,7 +32,6 @@ class Watchers:
         self._count = count
         self._snapshots = 0
         self._first: dict[bytes, float] = {}
-        self._last: dict[bytes, float] = {}
         self._seen: Counter[bytes] = Counter()
         for _ in range(count):
             watcher = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
@@ -42,7 +40,7 @@ class Watchers:
             self._selector.register(watcher, selectors.EVENT_READ)
 
     def listen(self) -> None:
-        """Until the input ends. Raises BenchError when a connection does, or none is told."""
+        """Print until the input ends. Raises BenchError when a connection ends."""
         deadline = time.monotonic() + DEADLINE_S
         while True:
             for key, _ in self._selector.select(1.0):
@@ -62,25 +60,16 @@ class Watchers:
                 if self._snapshots == self._count:
                     print("ready", flush=True)
             elif kind == b"transition":
-                self._first.setdefault(number, at)
-                self._last[number] = at
+                began = self._first.setdefault(number, at)
                 self._seen[number] += 1
-
-    def spreads_ms(self) -> list[float]:
-        """One for each transition that all have seen."""
-        return [
-            1e3 * (self._last[number] - self._first[number])
-            for number, count in self._seen.items()
-            if count == self._count
-        ]
+                if self._seen[number] == self._count:
+                    print(f"{1e3 * (at - began):.3f}", flush=True)
 
 
 def main(argv: Sequence[str]) -> None:
     """Listen until the input ends."""
     port, count = argv
-    watchers = Watchers(int(port), int(count))
-    watchers.listen()
-    print(json.dumps(watchers.spreads_ms()))
+    Watchers(int(port), int(count)).listen()
 
 
 if __name__ == "__main__":

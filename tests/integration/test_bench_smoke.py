@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from bench import clients, decisions, evaluation
 from bench.host import BenchError
 from bench.table import Row, over_rounds, percentile, render
-from bench.wrk import parse
+from bench.wrk import command, parse, reports
+from tests.daemon import Daemon
+from tests.servers import ROOT
 
 WRK = """Running 3s test @ http://127.0.0.1:9100/allowed
   1 threads and 32 connections
@@ -102,3 +107,35 @@ def test_what_wrk_says_is_read_in_microseconds() -> None:
 def test_a_run_with_errors_is_no_measurement(line: str) -> None:
     with pytest.raises(BenchError, match="errors"):
         parse(WRK + line)
+
+
+def test_watchers_say_how_far_apart_they_were_told() -> None:
+    """The program on its own, with a breaker that trips before its eyes."""
+    config = {
+        "store": "memory",
+        "breakers": {"default": {"failure_threshold": 1, "open_duration": "5m"}},
+    }
+    with Daemon(config) as daemon:
+        watchers = subprocess.Popen(
+            [sys.executable, "-m", "bench.watchers", str(daemon.port), "20"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        with watchers:
+            assert watchers.stdout is not None
+            assert watchers.stdout.readline() == "ready\n"
+            assert daemon.post("/v1/report", {"instance": "c-1", "count_fail": 9}).status == 202
+            assert float(watchers.stdout.readline()) >= 0
+            watchers.communicate(timeout=30)
+        assert watchers.returncode == 0
+
+
+def test_reports_are_sent_as_the_daemon_takes_them(tmp_path: Path) -> None:
+    script = reports(tmp_path, paced=True).read_text("utf-8")
+    assert "application/json" in script
+    assert "delay" in script
+    assert "delay" not in reports(tmp_path).read_text("utf-8")
+    assert "-s" in command("http://localhost:1/v1/report", 2, 1, tmp_path / "report.lua")
+    assert "-s" not in command("http://localhost:1/allowed", 2, 1)
