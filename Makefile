@@ -7,7 +7,7 @@ VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv run test test-fast test-all lint bench bench-fleet dashboard tools lock clean
+.PHONY: help venv run test test-fast test-all lint bench bench-fleet docs-security dashboard tools lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -58,6 +58,10 @@ bench: .venv/.dev ## the measurements
 
 dashboard: .venv/.dev ## monitoring/dashboard.json anew, from tools/dashboard
 	@$(VENV_PYTHON) -m tools.dashboard
+
+docs-security: .venv/.dev ## the tables of docs/security.md anew, from what a run of the tests sees
+	@$(VENV_PYTHON) -m tools.get_tools consul
+	@BREAKER_WRITE_SECURITY=1 $(VENV_PYTHON) -m pytest -q tests/acceptance/test_door.py tests/acceptance/test_door_inside.py
 
 bundle: .venv/.dev ## dist/: the self-contained tarball for hosts without Python, and its SBOM
 	@$(VENV_PYTHON) -m tools.bundle $(ARGS)
