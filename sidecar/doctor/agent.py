@@ -9,7 +9,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -186,13 +186,18 @@ def _by_errno(inner: BaseException | None, config: Consul) -> tuple[str, str] | 
     return None
 
 
-def clocks(answer: Answer, wall_at: Callable[[], float] = time.time) -> Iterator[Finding]:
-    """Consul's clock (in whole seconds) beside this machine's."""
+def clocks(answer: Answer, asked_at: float, had_at: float) -> Iterator[Finding]:
+    """Consul's clock beside this machine's.
+
+    Args:
+        asked_at: this machine's time before the question, `had_at` after the answer: in between,
+            and in whole seconds, Consul wrote down its own.
+    """
     try:
         theirs_at = email.utils.parsedate_to_datetime(answer.headers.get("Date", "")).timestamp()
     except ValueError:
         return
-    apart_s = wall_at() - theirs_at - 0.5
+    apart_s = min(0.0, had_at - theirs_at) or max(0.0, asked_at - theirs_at - 1.0)
     if abs(apart_s) < CLOCK_S:
         yield fine("clock", "agrees with Consul's to a few seconds")
         return

@@ -90,11 +90,12 @@ async def _consul(config: Config) -> list[Finding]:
 
 
 async def _ask(agent: Agent, config: Config, found: list[Finding]) -> None:
+    asked_at = time.time()
     reached, answer = await consul.reach(agent, config.consul)
     found += reached
     if answer is None:
         return
-    found += consul.clocks(answer)
+    found += consul.clocks(answer, asked_at, time.time())
     found += await consul.itself(agent, config.consul)
     known = await consul.token(agent, config.consul)
     found += known

@@ -39,22 +39,25 @@ def answer(status: int = 200, body: object = "", **headers: str) -> Answer:
     ("ahead_s", "level", "said"),
     [
         (0.4, Level.OK, "agrees"),
-        (4.0, Level.OK, "agrees"),
-        (-4.0, Level.OK, "agrees"),
+        (5.9, Level.OK, "agrees"),
+        (-14.9, Level.OK, "agrees"),
         (65.0, Level.WARNING, "is 1m4s ahead of Consul's"),
-        (-65.0, Level.WARNING, "is 1m6s behind Consul's"),
+        (-75.0, Level.WARNING, "is 1m5s behind Consul's"),
         (90_000.0, Level.FAULT, "reports from a day ahead"),
     ],
 )
-def test_clocks(ahead_s: float, level: Level, said: str) -> None:
+def test_clocks_with_ten_seconds_from_question_to_answer(
+    ahead_s: float, level: Level, said: str
+) -> None:
     got = answer(Date=formatdate(WALL_AT, usegmt=True))
-    found = list(agent.clocks(got, lambda: WALL_AT + ahead_s))
+    asked_at = WALL_AT + ahead_s
+    found = list(agent.clocks(got, asked_at, asked_at + 10.0))
     assert said in texts(found, level)
     assert len(found) == 1
 
 
 def test_an_answer_without_a_date_says_nothing_of_clocks() -> None:
-    assert list(agent.clocks(answer())) == []
+    assert list(agent.clocks(answer(), 1.0, 2.0)) == []
 
 
 def test_a_clock_that_was_never_set(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
