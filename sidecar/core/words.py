@@ -76,8 +76,9 @@ def since_at(item: Item) -> float | None:
 
 
 def numbers(item: Item) -> str:
-    """The evidence: of now where this sidecar is the evaluator, else of the record."""
-    return numbers_now(item) or numbers_then(item)
+    """The evidence behind the state; of a closed breaker what the signals see now, if known."""
+    now, then = numbers_now(item), numbers_then(item)
+    return (now or then) if item.get("automaton") == "CLOSED" else (then or now)
 
 
 def numbers_now(item: Item) -> str:

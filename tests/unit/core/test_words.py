@@ -98,13 +98,14 @@ def test_the_shadow_report(shadow: object, said: str | None) -> None:
     assert words.shadow(item(shadow=shadow), NOW_AT) == said
 
 
-def test_evidence_is_of_now_where_it_is_known_and_of_the_record_else() -> None:
+def test_evidence_is_the_records_unless_it_is_closed_and_more_is_known() -> None:
     record = {"failures": 25, "threshold": 20, "reporters": 3, "known": 3, "index": 999}
     assert words.numbers(item(evidence=record)) == "failures 25, threshold 20"
     signal = {"name": "failures", "verdict": "healthy", "detail": "d", "evidence": {"failures": 1}}
     live = item(evidence=record, signals=[signal])
     assert words.numbers(live) == words.numbers_now(live) == "failures 1"
     assert words.numbers_then(live) == "failures 25, threshold 20"
+    assert words.numbers(live | {"automaton": "OPEN"}) == "failures 25, threshold 20"
     assert list(words.signals(live)) == ["failures: healthy (d)"]
 
 
