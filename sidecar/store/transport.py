@@ -22,6 +22,7 @@ import aiohttp
 from yarl import URL
 
 from sidecar.core.errors import StoreRejected, StoreUnreachable
+from sidecar.store import tls
 from sidecar.store.slim import base
 
 SHORT_S: Final = 5.0
@@ -110,6 +111,7 @@ class Transport(base.HTTPClient):  # type: ignore[misc] # py-consul is untyped
         self._settings = settings
         self.tokens = TokenSource(settings)
         self._session: aiohttp.ClientSession | None = None
+        self._stamps = tls.stamps(settings)
         self._short_calls = asyncio.Semaphore(SHORT_CALLS)
 
     def get(
@@ -194,10 +196,24 @@ class Transport(base.HTTPClient):  # type: ignore[misc] # py-consul is untyped
                 return Answer(response.status, response.headers, answer, began)
         except TimeoutError as fault:
             raise StoreUnreachable(f"no answer within {deadline_s or SHORT_S:.3g} s") from fault
+        except tls.Unusable as fault:
+            raise StoreUnreachable(str(fault)) from fault
         except (aiohttp.ClientError, OSError) as fault:
-            raise StoreUnreachable(f"{type(fault).__name__}: {fault}") from fault
+            raise await self._broken(fault) from fault
+        except StoreUnreachable as fault:  # from `_send_once`
+            raise await self._broken(fault.__cause__ or fault) from fault
         except ValueError as fault:  # a token with a line break inside, say
             raise StoreRejected("the request can't be sent: is the token one line?") from fault
+
+    async def _broken(self, fault: BaseException) -> StoreUnreachable:
+        """What a failed connection is told as.
+
+        Certificates live shorter than daemons: after a failure, files that were replaced count.
+        """
+        if self._stamps != tls.stamps(self._settings):
+            await self.close()
+        said = tls.meaning(fault, self._settings)
+        return StoreUnreachable(said or f"{type(fault).__name__}: {fault}")
 
     def _own_headers(self) -> dict[str, str]:
         # Compressing 5 MB costs both ends more than sending them over loopback.
@@ -217,8 +233,10 @@ class Transport(base.HTTPClient):  # type: ignore[misc] # py-consul is untyped
             if self._settings.unix_path:
                 connector = aiohttp.UnixConnector(self._settings.unix_path, limit=0)
             else:
-                tls = tls_context(self._settings) if self._settings.scheme == "https" else True
-                connector = aiohttp.TCPConnector(limit=0, ssl=tls)
+                secure = self._settings.scheme == "https"
+                self._stamps = tls.stamps(self._settings)
+                context = tls.context(self._settings) if secure else True
+                connector = aiohttp.TCPConnector(limit=0, ssl=context)
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 # Each call has a deadline of its own; aiohttp's total is shorter than Consul's
@@ -246,11 +264,5 @@ async def _send_once(
 
 
 def tls_context(settings: ConsulSettings) -> ssl.SSLContext:
-    """Who is trusted and what is shown. Raises OSError (ssl's errors are of that kind)."""
-    context = ssl.create_default_context(cafile=settings.ca_file)
-    if not settings.tls_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if settings.client_cert:
-        context.load_cert_chain(settings.client_cert, settings.client_key)
-    return context
+    """Who is trusted and what is shown. Raises OSError."""
+    return tls.context(settings)

@@ -27,7 +27,7 @@ PATIENT = {"evaluation_interval": "5s", "open_duration": "60s", "max_open_durati
 """An evaluator gives up what it can't read for three of the usual intervals, not of a test's."""
 
 GIVEN_BACK_S = 15.0
-"""The new leader lets each session live for 20 s anew: what evaluators left is given back sooner."""
+"""A new leader lets each session live for 20 s anew; what evaluators left is given back sooner."""
 
 FIGURES = logging.getLogger("figures")
 """What was measured: `pytest --log-cli-level=info` shows it."""
