@@ -88,8 +88,9 @@ def _room_for(files: int) -> None:
 
 def measure(plan: Plan, tell: Callable[[str], None]) -> Measured:
     """All of it on one Consul of its own; `tell` hears what comes next. Raises BenchError."""
-    # Consul has a socket for each follower and two for each poller.
-    connections = 2 * max(*plan.sizes, plan.pollers) + 100
+    # Consul has a socket for each follower and two for each poller, and for a while it counts
+    # those that have just gone.
+    connections = 4 * max(*plan.sizes, plan.pollers) + 100
     _room_for(connections + 400)
     pages: list[Trip] = []
     with ConsulServer(config=LIMITS.format(connections=connections)) as consul:
