@@ -109,4 +109,5 @@ _CHECKS: Mapping[str, Callable[[str, Mapping[str, Any]], str | None]] = {
 
 
 def _ascii(text: object) -> str:
-    return str(text).encode("ascii", "backslashreplace").decode()[:200]
+    # JSON escapes every control character but the last.
+    return str(text).encode("ascii", "backslashreplace").decode().replace("\x7f", "\\x7f")[:200]

@@ -129,6 +129,7 @@ class _Slow(threading.Thread):
             self._wire.send(self._drip)
 
 
+@pytest.mark.slow
 def test_slow_clients_are_let_go_and_others_served_meanwhile(house: House) -> None:
     clients = [
         [_Slow(address, first, drip) for address in (house.tcp, house.unix)]
@@ -178,6 +179,7 @@ def _post(instance: str) -> bytes:
     )
 
 
+@pytest.mark.slow
 def test_crowds(tmp_path: Path) -> None:
     """Nothing that clients make up without end takes up room without end."""
     state = tmp_path / "state.json"

@@ -21,8 +21,6 @@ from tests.daemon import Daemon
 from tests.door import Row, check_section
 from tests.servers import ROOT, free_port, poll_until_sync
 
-pytestmark = pytest.mark.consul
-
 CANARY = "canary-7f3a51"
 """Part of everything that is secret here."""
 PATHS = (
