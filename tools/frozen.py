@@ -59,7 +59,13 @@ def freeze(folder: Path, epoch: int) -> Path:
         options += [f"--{option}path", str(folder / option)]
     done = subprocess.run(
         [sys.executable, "-m", "PyInstaller", *options, str(ROOT / "sidecar" / "__main__.py")],
-        env={**os.environ, "PYTHONHASHSEED": "1", "SOURCE_DATE_EPOCH": str(epoch)},
+        env={
+            **os.environ,
+            "PYTHONHASHSEED": "1",
+            "SOURCE_DATE_EPOCH": str(epoch),
+            # Not the user's: two builds at once would share it.
+            "PYINSTALLER_CONFIG_DIR": str(folder / "cache"),
+        },
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 
 from sidecar.config.model import Breaker, Config
 from sidecar.config.units import format_duration
+from sidecar.core.errors import StoreUnreachable
 from sidecar.doctor.agent import Agent
 from sidecar.doctor.findings import Finding, fault, fine, warning
+from sidecar.store.answers import fault_of
 from sidecar.store.checks import SERVICE
 from sidecar.store.codec import Keys
 from sidecar.store.transport import Answer
@@ -69,14 +71,14 @@ async def reading(agent: Agent, config: Config, lacking: Lacking) -> None:
     keys = Keys(config.consul.state_prefix)
     for name in config.breakers:
         key = keys.history(name)
-        if (await agent.get(f"/v1/kv/{key}")).status == 403:
+        if _told(await agent.get(f"/v1/kv/{key}")).status == 403:
             lacking.add(f"{config.consul.history_prefix}/", ("key", key), "read")
     watched = [keys.watched]
     if config.role != "follower":
         watched += [f"{b.consul_key_prefix}/" for b in config.breakers.values()]
     for prefix in watched:
-        one = await agent.get(f"/v1/kv/{prefix}{PROBE}")
-        listed = await agent.get(f"/v1/kv/{prefix}", recurse="")
+        one = _told(await agent.get(f"/v1/kv/{prefix}{PROBE}"))
+        listed = _told(await agent.get(f"/v1/kv/{prefix}", recurse=""))
         if one.status == 403 or listed.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true":
             lacking.add(prefix, ("key_prefix", prefix), "read")
         elif listed.status == 403:
@@ -140,7 +142,7 @@ async def writing(
         if not operations:
             continue
         doomed = [*operations, *_doom(str(operations[-1]["Key"]))]
-        answer = await agent.put("/v1/txn", [{"KV": each} for each in doomed])
+        answer = _told(await agent.put("/v1/txn", [{"KV": each} for each in doomed]))
         for right, key in _denied(answer):
             area = next((area for area in areas(config) if key.startswith(area)), key)
             probe = key.endswith(f"/{PROBE}")
@@ -150,6 +152,14 @@ async def writing(
             said = f"a transaction was answered {answer.status}, not refused as it had to be"
             found.append(fault("rights", said, "see the log of Consul's servers"))
     return found
+
+
+def _told(answer: Answer) -> Answer:
+    """The answer, if it tells of rights. Raises StoreError where Consul couldn't say."""
+    problem = fault_of(answer)
+    if isinstance(problem, StoreUnreachable):
+        raise problem
+    return answer
 
 
 def _operations(config: Config, breaker: Breaker, made: str | None) -> list[dict[str, object]]:

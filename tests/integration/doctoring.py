@@ -128,10 +128,12 @@ def answering(port: int, reply: Callable[[BaseHTTPRequestHandler], None]) -> Ite
         thread.join(5)
 
 
-def page(handler: BaseHTTPRequestHandler) -> None:
+def page(
+    handler: BaseHTTPRequestHandler, body: bytes = b"<h1>It works!</h1>", status: int = 200
+) -> None:
     """Answer as some web server that has nothing to do with Consul."""
-    body = b"<h1>It works!</h1>"
-    handler.send_response(200)
+    handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+    handler.send_response(status)
     handler.send_header("Content-Length", str(len(body)))
     handler.end_headers()
     handler.wfile.write(body)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,21 @@ def test_a_port_that_is_taken(doctor: Doctor) -> None:
     found.expect("fault", "listen.address", address, said, "BREAKER_SIDECAR__LISTEN__ADDRESS")
 
 
+@pytest.mark.packages
+def test_a_port_that_node_exporter_has(doctor: Doctor) -> None:
+    """Its process can't be seen from here, as is usual for another user's."""
+    port = free_port()
+    unseen = ("unshare", "--map-root-user", "--pid", "--fork", "--mount-proc")
+
+    def metrics(handler: BaseHTTPRequestHandler) -> None:
+        page(handler, b'node_exporter_build_info{version="1.8.2"} 1\n')
+
+    with answering(port, metrics):
+        found = doctor({"listen": {"address": f"127.0.0.1:{port}"}}, before=unseen)
+    said = f"port {port} on 127.0.0.1 is taken by node_exporter, by its /metrics"
+    found.expect("fault", "listen.address", f"127.0.0.1:{port}", said, "localhost:9108")
+
+
 def test_an_address_of_another_machine(doctor: Doctor) -> None:
     address = f"192.0.2.1:{free_port()}"
     found = doctor({"listen": {"address": address, "allow_remote": True}})
@@ -343,6 +359,24 @@ def test_clocks_that_differ(
         r"this machine's is (59m\S+|1h\S*) ahead of" if shift_s < 0 else "behind Consul's: reports"
     )
     found.expect(level, None, None, said, "NTP")
+
+
+def test_a_consul_that_refuses_us_midway(doctor: Doctor, consul: ConsulServer, prefix: str) -> None:
+    """By its rate limit, say: that isn't told as a lack of rights."""
+    port = free_port()
+    forward = shifted(consul.address, 0)
+
+    def limited(handler: BaseHTTPRequestHandler) -> None:
+        if handler.path.startswith("/v1/txn"):
+            page(handler, b"rate limit exceeded, try again later", 503)
+        else:
+            forward(handler)
+
+    with answering(port, limited):
+        found = doctor(settings(consul, prefix, consul={"address": f"127.0.0.1:{port}"}))
+    said = "stopped answering: 503 rate limit"
+    found.expect("fault", "consul.address", f"127.0.0.1:{port}", said, "run this again")
+    assert "doctor" not in str([session["Name"] for session in consul.sessions()])
 
 
 # --- the token and its rights --------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -163,6 +164,23 @@ def test_it_answers_from_any_folder(program: tuple[str, ...], unpacked: Path) ->
         timeout=DEADLINE_S,
     )
     assert json.loads(elsewhere.stdout)["title"] == "breaker-sidecar"
+
+
+def test_doctor_tells_that_nobody_is_trusted_here(root: Path) -> None:
+    """OpenSSL looks for authorities where the machine that made the bundle has them."""
+    env = {"BREAKER_SIDECAR__STORE": "consul", "CONSUL_HTTP_ADDR": "https://127.0.0.1:1"}
+    told = subprocess.run(
+        minimal.inside(root, "/opt/breaker-sidecar/bin/breaker-sidecar", "doctor", "-o", "json"),
+        capture_output=True,
+        check=False,
+        env={**os.environ, **env},
+        timeout=DEADLINE_S,
+    )
+    assert told.returncode == 1, told.stderr
+    findings = json.loads(told.stdout)["findings"]
+    (found,) = [finding for finding in findings if finding["check"] == "tls"]
+    assert (found["level"], found["key"]) == ("fault", "consul.ca_file")
+    assert "no certificate authorities" in found["said"]
 
 
 def test_it_works_against_a_real_consul(
