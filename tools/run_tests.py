@@ -17,6 +17,7 @@ from tools import get_tools
 from tools.programs import CONSUL, GATEWAYS, NOMAD, ROOT, GoProgram, cni_plugins
 
 REMEDIES = {
+    "browser": "Chromium on PATH (on Debian: chromium)",
     "consul": "a Consul 1.20 or newer on PATH, or Go (https://go.dev/dl) to build one",
     "gateways": "nginx and HAProxy (on Debian: nginx-light and haproxy); Go builds the others",
     "go": "Go on PATH (https://go.dev/dl)",
@@ -33,6 +34,7 @@ REMEDIES = {
 
 
 TOOLCHAINS = {
+    "browser": ("chromium",),
     "go": ("go",),
     "java": ("java", "javac", "mvn"),
     "node": ("node",),
@@ -43,7 +45,18 @@ TOOLCHAINS = {
 }
 """The programs that a marker's tests start, all of them on PATH."""
 
-ONLY_IN_ALL = ("gateways", "go", "java", "node", "nomad", "packages", "promtool", "rust", "slow")
+ONLY_IN_ALL = (
+    "browser",
+    "gateways",
+    "go",
+    "java",
+    "node",
+    "nomad",
+    "packages",
+    "promtool",
+    "rust",
+    "slow",
+)
 """Markers that `test` leaves to `all`: other languages and servers, and what takes long by nature,
 such as waiting for a session to expire. A newcomer's tests are over in a few minutes."""
 
