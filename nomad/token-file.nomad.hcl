@@ -1,6 +1,8 @@
 # Consul with access control, and a token that is rotated from outside: by an operator, or by Vault
 # (then the template reads a secret of Vault's Consul engine, and renews it by itself).
 #
+# What the token needs to allow: policies/auto.hcl.
+#
 #   nomad var put -force nomad/jobs/breaker-with-token consul_token=…
 #   nomad job run nomad/token-file.nomad.hcl
 

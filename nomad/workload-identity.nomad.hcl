@@ -3,12 +3,10 @@
 #
 # Once a cluster (nomad setup consul makes the auth method `nomad-workloads`):
 #
-#   consul acl policy create -name breaker-sidecar -rules @breaker-sidecar.hcl
+#   consul acl policy create -name breaker-sidecar -rules @policies/auto.hcl
 #   consul acl role create -name breaker-sidecar -policy-name breaker-sidecar
 #   consul acl binding-rule create -method nomad-workloads -bind-type role \
 #     -bind-name breaker-sidecar -selector 'value.nomad_task == "breaker"'
-#
-# What the policy has to allow stands in docs/reference/consul.md.
 #
 #   nomad job run nomad/workload-identity.nomad.hcl
 

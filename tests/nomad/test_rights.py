@@ -17,16 +17,11 @@ from tests.nomad.fleet import (
     statuses,
     variant,
 )
-from tests.servers import ConsulServer, free_port, poll_until_sync
+from tests.servers import ROOT, ConsulServer, free_port, poll_until_sync
 
 pytestmark = pytest.mark.nomad
 
-RULES = """
-    session_prefix "" { policy = "write" }
-    key_prefix "breaker/" { policy = "write" }
-    key_prefix "breaker-history/" { policy = "write" }
-    key_prefix "service-metrics/kafka-consumer/" { policy = "write" }
-"""
+RULES = (ROOT / "policies" / "auto.hcl").read_text("utf-8")
 
 
 @pytest.fixture(scope="module")
