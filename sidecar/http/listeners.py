@@ -116,11 +116,25 @@ class Protocol(RequestHandler):
 
     def _read(self, data: bytes) -> None:
         """Give it to aiohttp's parser, and watch a head that grows without an end."""
+        before = self._request_count
         super().data_received(data)
-        if not self._idle():
-            self._head_bytes = 0  # there is a request, and bounds of its own
+        if self._request_count != before:
+            self._head_bytes = 0
+        elif not self._idle():
+            self._expect_next(len(data))
         elif self._head_bytes or data.strip(b"\r\n"):  # some end a body with one blank line more
             self._expect_rest(len(data))
+
+    def _expect_next(self, more: int) -> None:
+        """Behind requests that are whole comes the next head, while they wait for their answers."""
+        newest = self._current_request.content if self._current_request is not None else None
+        if self._messages:
+            newest = self._messages[-1][1]
+        if newest is None or not newest.is_eof():
+            return  # these are a body's, whose reader has bounds
+        self._head_bytes += more
+        if self._head_bytes > MAX_HEADS:
+            self._abort()
 
     def _expect_rest(self, more: int, within_s: float | None = None) -> None:
         """A part of a head has come: the rest must come soon, and not be too long."""

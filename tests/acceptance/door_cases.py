@@ -268,7 +268,7 @@ BODIES: Sequence[Case] = (
         "no UTF-8", "400 bad-report", JSON, "Content-Length: 17", body=b'{"instance":"\xff\xfe"}'
     ),
     _report(
-        "100,000 levels of JSON in 64 KiB",
+        "65,536 levels of JSON",
         "400 bad-report",
         JSON,
         "Content-Length: 65536",

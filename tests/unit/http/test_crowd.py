@@ -6,6 +6,7 @@ import asyncio
 import logging
 import resource
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -209,6 +210,34 @@ async def test_a_head_has_a_size(small: Small) -> None:
     assert answer.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
     assert b"application/problem+json" in answer
     assert answer.count(b"Content-Length: ") == 1
+    writer.close()
+
+
+async def test_a_head_has_a_size_behind_a_request_that_waits_too(small: Small) -> None:
+    reader, writer = await small.connect()
+    writer.write(b"GET /v1/breakers/default?index=0&wait=5m HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n")
+    async with asyncio.timeout(DEADLINE_S):
+        with suppress(ConnectionError):
+            for number in range(100):
+                writer.write(b"X-%d: %b\r\n" % (number, b"x" * 60_000))
+                await writer.drain()
+        with suppress(ConnectionError):
+            assert await reader.read() == b"", "neither request is answered"
+    writer.close()
+
+
+async def test_a_body_is_no_head(small: Small) -> None:
+    """Whatever is sent with a decision is passed over, however large."""
+    reader, writer = await small.connect()
+    writer.write(
+        b"PUT /ext_authz/default/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
+    )
+    for _ in range(10):
+        writer.write(b"x" * 100_000)
+        await writer.drain()
+    assert b"200 OK" in await _ask(reader, writer)
+    assert b"200 OK" in await _ask(reader, writer)
     writer.close()
 
 
