@@ -146,7 +146,7 @@ class Reporter:
         due meanwhile waits for the next time, so that no key is written twice at once.
         """
         due_by = self._clock.now()
-        workers = []
+        workers: list[Awaitable[None]] = []
         while len(workers) < MAX_PARALLEL:
             out = self._next(cell, intake, due_by)
             if out is None:
