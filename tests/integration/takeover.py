@@ -94,3 +94,20 @@ def kill(fleet: Fleet, within_s: float) -> Takeover:
     took_s = until_another(fleet, old, began, within_s)
     accepted = [late_write(fleet.consul, fleet, old.session) for _ in range(5)]
     return Takeover(took_s, len(accepted), sum(accepted))
+
+
+def until_tripped(fleet: Fleet, within_s: float) -> None:
+    """Report failures four times a second, whether or not they can be written, until it opens."""
+    last = 0.0
+
+    def opened() -> bool:
+        nonlocal last
+        try:
+            if time.monotonic() - last > 0.25:
+                last = time.monotonic()
+                fleet.report(fail=25)
+            return fleet.record().get("current_state") == "OPEN"
+        except (AssertionError, OSError):
+            return False  # no leader yet, or asked for less
+
+    poll_until_sync(opened, within_s, "it trips")

@@ -14,7 +14,7 @@ import pytest
 from tests.cluster import Cluster, Node
 from tests.daemon import Daemon
 from tests.integration.fleet import Fleet, events, stays, view
-from tests.integration.takeover import reign
+from tests.integration.takeover import reign, until_tripped
 from tests.servers import poll_until_sync
 
 pytestmark = [pytest.mark.consul, pytest.mark.slow]
@@ -108,15 +108,6 @@ def since(began: float, done: Callable[[], object], what: str) -> float:
     return time.monotonic() - began
 
 
-def trips(fleet: Fleet) -> bool:
-    """Whether a failing report has opened it; reports as long as it hasn't."""
-    try:
-        fleet.report(fail=25)
-        return fleet.record().get("current_state") == "OPEN"
-    except (AssertionError, OSError):
-        return False  # no leader yet
-
-
 def test_the_leader_is_killed(cluster: Cluster, agents: list[Node], prefix: str) -> None:
     """Nobody's decision changes by it; the next trip comes with the next leader, once."""
     with Fleet(agents[0], prefix, **PATIENT) as fleet:
@@ -130,7 +121,8 @@ def test_the_leader_is_killed(cluster: Cluster, agents: list[Node], prefix: str)
             able_s = since(began, agents[0].works, "there is another leader")
         assert watched.answers == [{200}, {200}]
         assert cluster.leader() is not leader
-        opened_s = since(began, lambda: trips(fleet), "it trips")
+        until_tripped(fleet, RECOVERY_S)
+        opened_s = time.monotonic() - began
         fleet.all_answer(503, 15)
         FIGURES.info("leader killed: writes after %.2f s, a trip after %.2f s", able_s, opened_s)
         record = fleet.record()
@@ -211,7 +203,8 @@ def test_an_agent_is_restarted(agents: list[Node], prefix: str, how: str, fast: 
             getattr(agent, how)()
             agent.start()
             since(began, agent.works, "the agent works again")
-            led_s = since(began, lambda: trips(fleet), "it trips")
+            until_tripped(fleet, RECOVERY_S)
+            led_s = time.monotonic() - began
             now = reign(fleet)
         fleet.all_answer(503, 30)
         FIGURES.info(
