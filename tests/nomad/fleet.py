@@ -15,7 +15,8 @@ from typing import Any
 from tests.acceptance.support import Place
 from tests.gateways import ask
 from tests.nomad import variants
-from tests.nomad.agent import Alloc, NomadAgent
+from tests.nomad.agent import NomadAgent
+from tests.nomad.api import Alloc
 from tests.nomad.variants import Job
 from tests.servers import ROOT
 

@@ -15,7 +15,8 @@ import pytest
 
 from tests.acceptance.support import series
 from tests.daemon import Answer
-from tests.nomad.agent import Alloc, NomadAgent
+from tests.nomad.agent import NomadAgent
+from tests.nomad.api import Alloc
 from tests.nomad.fleet import APP, CHANGE_S, HERE, PROGRAMS, START_S, Usual, variant
 from tests.nomad.namespace import Namespace
 from tests.servers import ConsulServer, poll_until_sync

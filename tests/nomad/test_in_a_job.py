@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tests.acceptance.support import Consumers, Witness, at, holds, measured
 from tests.daemon import Daemon
-from tests.nomad.agent import Alloc, NomadAgent
+from tests.nomad.agent import NomadAgent
+from tests.nomad.api import Alloc
 from tests.nomad.fleet import (
     APP,
     CHANGE_S,
