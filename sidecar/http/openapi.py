@@ -9,6 +9,7 @@ from aiohttp import web
 from sidecar.core.reports import INSTANCE
 from sidecar.http import schemas
 from sidecar.http.allowed import DENY_STATUSES
+from sidecar.http.overrides import MAX_TTL_S
 from sidecar.http.posts import MAX_NUMBER, ROLES
 from sidecar.http.problems import MEDIA_TYPE
 from sidecar.http.replies import json
@@ -245,7 +246,9 @@ def document(version: str) -> Node:
             "description": "One fleet-wide circuit breaker for each Kafka flow, answered here.",
         },
         "paths": _paths(),
-        "components": {"schemas": schemas.components(MAX_NUMBER, INSTANCE.pattern, ROLES)},
+        "components": {
+            "schemas": schemas.components(MAX_NUMBER, MAX_TTL_S, INSTANCE.pattern, ROLES)
+        },
     }
 
 

@@ -31,7 +31,7 @@ def _or_null(schema: Node) -> Node:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-def components(max_number: int, instance: str, roles: Sequence[str]) -> Node:
+def components(max_number: int, max_ttl_s: float, instance: str, roles: Sequence[str]) -> Node:
     """Every named schema."""
     return {
         "State": {"type": "string", "enum": [state.value for state in State]},
@@ -44,7 +44,7 @@ def components(max_number: int, instance: str, roles: Sequence[str]) -> Node:
         "History": _object({"breaker": _STRING, "transitions": _list("Transition")}),
         "Report": _report(max_number, instance, roles),
         "Override": _override(),
-        "Order": _order(),
+        "Order": _order(max_ttl_s),
         "Accepted": _object({"accepted": {"const": True}, "breaker": _STRING, "instance": _STRING}),
         "Readiness": _object(
             {
@@ -204,7 +204,10 @@ def _transition() -> Node:
 
 
 _MODE: Node = {"enum": [mode.value for mode in Mode]}
-_TTL: Node = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"const": "none"}]}
+_SECONDS: Node = {"type": "number", "exclusiveMinimum": 0}
+_TTL: Node = {"anyOf": [_SECONDS, {"const": "none"}]}
+_SPAN = r"^(none|[1-9][0-9]{0,2}(h|m|s|ms)([1-9][0-9]{0,2}(m|s))?)$"
+"""Durations that are sure to be taken; there are more that are, such as 1.5h."""
 
 
 def _override() -> Node:
@@ -222,14 +225,14 @@ def _override() -> Node:
     )
 
 
-def _order() -> Node:
+def _order(max_ttl_s: float) -> Node:
     """What may be asked for. Of `ttl_s` and `ttl` exactly one must be there."""
     text = {"type": "string", "pattern": r"\S", "maxLength": 1024}
     order = _object(
         {"mode": _MODE, "reason": text},
         {
-            "ttl_s": _TTL,
-            "ttl": {"type": "string"},
+            "ttl_s": {"anyOf": [{**_SECONDS, "maximum": max_ttl_s}, {"const": "none"}]},
+            "ttl": {"type": "string", "pattern": _SPAN},
             "author": _or_null(text),
             "replace": _BOOLEAN,
             # What the key in the store has too; worked out here instead.
