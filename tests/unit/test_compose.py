@@ -84,6 +84,7 @@ def test_a_frozen_store_is_noticed_within_half_of_max_stale(tmp_path: Path) -> N
         ("store: consul\nbreakers: {orders: {failure_threshold: 9}}", []),
         ("store: consul\nbreakers: {default: {}, other: {consul_key_prefix: x}}", []),
         ("consul: {on_loss: allow, max_stale: 1m, session_ttl: 20s, lock_delay: 2s}", []),
+        ("consul: {fast_takeover: 2s}", []),
         ("role: follower\nstore: consul", []),
         ("store: memory", ["store"]),
         ("store: consul\ndata_dir: /tmp/x", ["data_dir"]),
@@ -100,3 +101,18 @@ def test_what_waits_for_a_restart(tmp_path: Path, changed: str, pending: list[st
     new = _config(tmp_path, changed)
     assert compose.restart_needed(old, new) == pending
     assert compose.restart_needed(new, new) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "fast_s"),
+    [
+        ("consul: {fast_takeover: 2s}", 2.0),
+        ("consul: {fast_takeover: null}", None),
+        ("consul: {}", None),
+        ("{store: memory, consul: {fast_takeover: 2s}}", None),
+    ],
+)
+def test_fast_takeover_is_for_a_store_that_others_share(
+    tmp_path: Path, text: str, fast_s: float | None
+) -> None:
+    assert compose.candidate(_config(tmp_path, text), "me").fast_s == fast_s
