@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import pytest
+
 from sidecar import __version__
 from tests.nomad.agent import NomadAgent
 from tests.nomad.fleet import CHANGE_S, PROGRAMS, START_S, Usual, served, statuses, variant, version
 from tests.servers import poll_until_sync
 
 
+@pytest.mark.packages  # what it takes to make the bundle
 def test_the_bundle_runs_as_an_artifact(
     nomad: NomadAgent, place: Usual, tarball: Path, tmp_path: Path
 ) -> None:
