@@ -39,7 +39,8 @@ table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; vertical-align: top; padding: .15rem .6rem .15rem 0;
   border-top: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 400; border: 0; }
-td:last-child { min-width: 12rem; }
+td:last-child { min-width: 8rem; } td:not(:last-child) { white-space: nowrap; }
+th { overflow-wrap: normal; }
 summary { cursor: pointer; color: var(--soft); }
 @media (max-width: 30rem) { body { padding: .5rem; } dl { grid-template-columns: 1fr; }
   dd { margin-bottom: .3rem; } }
@@ -73,6 +74,7 @@ SCRIPT = """
     } catch {
       say("lost", "The sidecar gives no answer: this is how it was. Trying again.");
     }
+    await new Promise((done) => setTimeout(done, 200));  // many changes at once are one look
     asking = false;
     if (again) { again = false; refresh(); }
   };

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from sidecar.core.board import Cell
 from sidecar.core.ports import Backend
@@ -27,7 +28,7 @@ class Overview:
         cells = self._backend.board.cells
         return [cells[name] for name in sorted(cells)]
 
-    async def status(self, *, whole_past: bool = False) -> dict[str, object]:
+    async def status(self, *, whole_past: bool = False) -> dict[str, Any]:
         """The daemon, its store, and every breaker with its shadow report.
 
         Only what is shadowed has its history read, or with `whole_past` all of them.

@@ -6,14 +6,14 @@ The whole page is rendered here, and works without JavaScript. With it, the page
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from time import time
 from typing import Any
 
 from aiohttp import web
 
 from sidecar.core import words
-from sidecar.core.board import Cell
 from sidecar.core.types import Transition
 from sidecar.core.wire import rfc3339
 from sidecar.http.look import POLICY, SCRIPT, STYLE
@@ -50,21 +50,17 @@ class StatusPage:
     async def page(self, _request: web.Request) -> web.Response:
         """`GET /`."""
         status = await self._overview.status(whole_past=True)
-        pasts = {cell.policy.name: self._past(cell) for cell in self._overview.cells()}
-        return web.Response(body=render(status, pasts, time()).encode(), headers=HEADERS)
+        pasts = {cell.policy.name: self._histories.of(cell) for cell in self._overview.cells()}
+        wall_at = time()
+        cards = []
+        for item in status["breakers"]:
+            cards.append(_breaker(item, status, pasts.get(item["name"]), wall_at))
+            await asyncio.sleep(0)  # a decision never waits for more than one of them
+        return web.Response(body=_whole(status, cards, wall_at).encode(), headers=HEADERS)
 
-    def _past(self, cell: Cell) -> Past | None:
-        return self._histories.of(cell)
 
-
-def render(status: Status, pasts: Mapping[str, Past | None], wall_at: float) -> str:
-    """The whole page.
-
-    Args:
-        status: what `/v1/status` says.
-        pasts: by breaker; None where the history can't be read now.
-        wall_at: epoch seconds now.
-    """
+def _whole(status: Status, cards: Sequence[Markup], wall_at: float) -> str:
+    """The page around what is shown of each breaker."""
     items = status["breakers"]
     head = element(
         "head",
@@ -79,12 +75,7 @@ def render(status: Status, pasts: Mapping[str, Past | None], wall_at: float) -> 
         "body",
         element("header", element("h1", "Breaker sidecar ", told(status["instance"]))),
         element("p", "As it was at ", _clock(rfc3339(wall_at)), ".", id="link", class_="soft"),
-        element(
-            "main",
-            _daemon(status),
-            *(_alarm(item) for item in items),
-            *(_breaker(item, status, pasts.get(item["name"]), wall_at) for item in items),
-        ),
+        element("main", _daemon(status), *(_alarm(item) for item in items), *cards),
         element("script", Markup(SCRIPT)),
     )
     return "<!doctype html>\n" + element("html", head, body, lang="en")

@@ -184,6 +184,8 @@ async def test_a_phone_needs_no_sideways_scrolling(daemon: Daemon, browser: Brow
     await browser.open(daemon.url)
     assert await browser.js("innerWidth") == 360
     assert await browser.js("document.documentElement.scrollWidth") <= 360
+    # A state is a word, not a column of letters.
+    assert await browser.js("document.querySelector('td b').getClientRects().length") == 1
     assert float((await browser.js("getComputedStyle(document.body).fontSize"))[:-2]) >= 16
 
 
