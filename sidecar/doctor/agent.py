@@ -1,12 +1,10 @@
-"""Whether Consul is reached, and by whom it takes us: address, TLS, token, clock, agent."""
+"""Asking Consul as the daemon does, and who is asked as whom: TLS, token, clock, agent."""
 
 from __future__ import annotations
 
 import email.utils
-import errno
 import json
 import re
-import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
@@ -16,7 +14,6 @@ from typing import Any
 from sidecar.config.addresses import is_loopback
 from sidecar.config.model import Consul, consul_endpoint
 from sidecar.config.units import format_duration
-from sidecar.core.errors import StoreError, StoreUnreachable
 from sidecar.core.wire import parse_rfc3339
 from sidecar.doctor.findings import Finding, fault, fine, warning
 from sidecar.store.transport import Answer, ConsulSettings, Transport, tls_context
@@ -30,11 +27,7 @@ DAY_S = 86400.0
 TOKEN_LEFT_S = 3600.0
 OLDEST = (1, 20)
 """The oldest Consul that this is tested with."""
-_MOST_KEPT = 200
-_TRUST = {18, 19, 20, 21}
-_EXPIRED = {9, 10}
-_NAME = {62, 64}
-"""OpenSSL's codes of what is wrong with a certificate."""
+MOST_SHOWN = 200
 
 
 class Agent:
@@ -60,7 +53,7 @@ class Agent:
         answer: Answer = await self._transport.post(
             None, "/v1/internal/acl/authorize", data=json.dumps(asked)
         )
-        said = _json(answer) if answer.status == 200 else None
+        said = parsed(answer) if answer.status == 200 else None
         return bool(said[0].get("Allow")) if isinstance(said, list) and said else None
 
     async def close(self) -> None:
@@ -100,92 +93,6 @@ def tls_files(settings: ConsulSettings) -> Iterator[Finding]:
         yield fault("tls", said, "name the authority of Consul's certificate", "consul.ca_file")
 
 
-async def reach(agent: Agent, config: Consul) -> tuple[list[Finding], Answer | None]:
-    """Ask who leads, for which no right is needed. The answer comes back only if it is good."""
-    try:
-        answer = await agent.get("/v1/status/leader")
-    except StoreError as problem:
-        said, mend = _unreachable(problem, config)
-        return [fault(CHECK, said, mend, ADDRESS, config.address)], None
-    found = _no_leader(answer, config)
-    if found is not None:
-        return [found], None
-    return [fine(CHECK, f"answers; the leader is {_json(answer)}", ADDRESS, config.address)], answer
-
-
-def _no_leader(answer: Answer, config: Consul) -> Finding | None:
-    """What is wrong with the answer to who leads; None where nothing is."""
-    here = {"key": ADDRESS, "value": config.address}
-    said = answer.body[:_MOST_KEPT].decode("utf-8", "replace").strip()
-    if answer.status == 400 and "HTTPS" in said:
-        mend = "write https:// in front of it, or set consul.scheme: https (CONSUL_HTTP_SSL)"
-        return fault("tls", "speaks TLS, and was asked without", mend, **here)
-    if answer.status == 429 or (answer.status == 503 and "rate limit" in said.lower()):
-        mend = "raise the server's limits.request_limits, or have fewer clients ask it"
-        return warning(CHECK, f"limits our requests ({answer.status} {said})", mend, **here)
-    leader = _json(answer)
-    if answer.status == 500 or leader == "":
-        mend = "bring its servers back to a majority: `consul operator raft list-peers`"
-        return fault(CHECK, f"knows of no leader: {said}", mend, **here)
-    if answer.status != 200 or not isinstance(leader, str):
-        mend = "name the HTTP address of a Consul agent (port 8500, with TLS 8501)"
-        return fault(CHECK, f"what answers there is no Consul ({answer.status})", mend, **here)
-    return None
-
-
-def _unreachable(problem: StoreError, config: Consul) -> tuple[str, str]:
-    """What keeps us from it, and the mend."""
-    cause = problem.__cause__
-    inner = getattr(cause, "certificate_error", None) or getattr(cause, "os_error", None) or cause
-    if isinstance(inner, ssl.SSLCertVerificationError):
-        return _distrusted(inner)
-    text = f"{inner!r} {problem}"
-    for sign, said, mend in (
-        ("WRONG_VERSION_NUMBER", "speaks no TLS there", "use http://, or its TLS port (8501)"),
-        ("RECORD_LAYER_FAILURE", "speaks no TLS there", "use http://, or its TLS port (8501)"),
-        (
-            "CERTIFICATE_REQUIRED",
-            "wants a certificate of ours",
-            "set consul.client_cert and consul.client_key",
-        ),
-        ("UNKNOWN_CA", "doesn't trust our certificate", "have consul.client_cert made by its CA"),
-    ):
-        if sign in text:
-            return said, mend
-    if isinstance(problem, StoreUnreachable) and isinstance(cause, TimeoutError):
-        mend = "see whether the agent hangs (`consul members` there), or a firewall drops packets"
-        return str(problem), mend
-    return _by_errno(inner, config) or (str(problem), "see whether a Consul agent runs there")
-
-
-def _distrusted(error: ssl.SSLCertVerificationError) -> tuple[str, str]:
-    said = f"its certificate isn't trusted: {error.verify_message}"
-    if error.verify_code in _EXPIRED:
-        return said, "renew the agent's certificate (and see that both clocks are right)"
-    if error.verify_code in _NAME:
-        return said, "ask it by a name that its certificate is for"
-    if error.verify_code in _TRUST:
-        return said, "set consul.ca_file (CONSUL_CACERT) to the authority that signed it"
-    return said, "see the agent's certificate: openssl s_client -connect"
-
-
-def _by_errno(inner: BaseException | None, config: Consul) -> tuple[str, str] | None:
-    path = consul_endpoint(config).socket
-    if isinstance(inner, socket.gaierror):
-        return f"its name isn't known here ({inner.strerror})", "correct the name, or the resolver"
-    number = inner.errno if isinstance(inner, OSError) else None
-    if number == errno.ENOENT:
-        mend = 'have the agent listen there (addresses.http = "unix://…"), or correct the path'
-        return "no socket is there", mend
-    if number in {errno.EACCES, errno.EPERM}:
-        mend = f"let this user open it: set unix_sockets of the agent, or chmod/chgrp {path}"
-        return "this user may not open it", mend
-    if number == errno.ECONNREFUSED:
-        mend = "start a Consul agent there, or say where one is (consul.address, CONSUL_HTTP_ADDR)"
-        return "nobody listens there (connection refused)", mend
-    return None
-
-
 def clocks(answer: Answer, asked_at: float, had_at: float) -> Iterator[Finding]:
     """Consul's clock beside this machine's.
 
@@ -218,7 +125,7 @@ async def token(agent: Agent, config: Consul) -> list[Finding]:
     where = f"consul.{key or 'token'}"
     value = config.token_file
     answer = await agent.get("/v1/acl/token/self")
-    said = answer.body[:_MOST_KEPT].decode("utf-8", "replace").strip()
+    said = answer.body[:MOST_SHOWN].decode("utf-8", "replace").strip()
     if answer.status == 401 and "disabled" in said:
         return [fine("token", "Consul asks for none: access control is off")]
     if key is None:
@@ -227,7 +134,7 @@ async def token(agent: Agent, config: Consul) -> list[Finding]:
         mend = "make a new one (consul acl token create) and put it there"
         said = f"isn't known to Consul: expired, deleted, or of another datacenter ({said})"
         return [fault("token", said, mend, where, value)]
-    body = _json(answer)
+    body = parsed(answer)
     if answer.status != 200 or not isinstance(body, dict):
         return []
     return [_expiry(body, where, value, renewed=key == "token_file")]
@@ -248,7 +155,7 @@ def _expiry(body: Mapping[str, Any], key: str, value: str | None, *, renewed: bo
 async def itself(agent: Agent, config: Consul) -> list[Finding]:
     """What the agent is, as far as the token may know (`agent:read`, which nothing else needs)."""
     answer = await agent.get("/v1/agent/self")
-    body = _json(answer)
+    body = parsed(answer)
     about = body.get("Config") if isinstance(body, dict) else None
     found = []
     endpoint = consul_endpoint(config)
@@ -268,7 +175,8 @@ async def itself(agent: Agent, config: Consul) -> list[Finding]:
     return found
 
 
-def _json(answer: Answer) -> Any:
+def parsed(answer: Answer) -> Any:
+    """Its body, if that is JSON; else None."""
     try:
         return json.loads(answer.body)
     except ValueError:

@@ -13,7 +13,7 @@ from sidecar.config.model import Config
 from sidecar.core.errors import StoreError
 from sidecar.core.ports import Page
 from sidecar.doctor import agent as consul
-from sidecar.doctor import files, fleet, kafka, listening, rights, running
+from sidecar.doctor import files, fleet, kafka, listening, reach, rights, running
 from sidecar.doctor.agent import Agent
 from sidecar.doctor.findings import Finding, Level, fault, fine, warning
 from sidecar.store import answers
@@ -91,7 +91,7 @@ async def _consul(config: Config) -> list[Finding]:
 
 async def _ask(agent: Agent, config: Config, found: list[Finding]) -> None:
     asked_at = time.time()
-    reached, answer = await consul.reach(agent, config.consul)
+    reached, answer = await reach.reach(agent, config.consul)
     found += reached
     if answer is None:
         return

@@ -14,7 +14,7 @@ from sidecar import __version__
 from sidecar.config.load import load
 from sidecar.config.model import Config, policy_hash
 from sidecar.core.ports import Entry
-from sidecar.doctor import agent, examine, fleet, kafka, running
+from sidecar.doctor import agent, examine, fleet, kafka, reach, running
 from sidecar.doctor.findings import Finding, Level
 from sidecar.store.transport import Answer
 
@@ -86,7 +86,7 @@ async def _nothing(_config: Config) -> list[Finding]:
     ],
 )
 def test_answers_to_who_leads(config: Config, got: Answer, level: str, said: str) -> None:
-    found = agent._no_leader(got, config.consul)
+    found = reach.without_leader(got, config.consul)
     assert found is not None
     assert found.level == level
     assert said in found.said
