@@ -115,10 +115,10 @@ class ReportLane:
         if form is None:
             return None
         left = end + form.length - len(data)
-        if left:
-            return MORE if left > 0 else None
         try:
             cell = find(self._backend.board, form.name)
+            if left:
+                return MORE if left > 0 else None
             post = parse(data[end:])
             if not self._backend.take(cell, post):
                 return None

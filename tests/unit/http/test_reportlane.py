@@ -177,6 +177,8 @@ def test_half_a_report_is_nothing_yet(lane: ReportLane, paper: Paper) -> None:
     whole = request()
     for size in range(len(whole) - len(BODY), len(whole)):
         assert lane.reply(whole[:size]) == MORE
+    # What is refused whatever its body says is refused without it.
+    assert lane.reply(request(target="/v1/report/nobody")[:-1]) is None
     assert paper.posts == []
 
 
