@@ -26,6 +26,8 @@ RECOVERY_S = 60.0
 PATIENT = {"evaluation_interval": "5s", "open_duration": "60s", "max_open_duration": "60s"}
 """An evaluator gives up what it can't read for three of the usual intervals, not of a test's."""
 
+SESSION_OUTLIVES_S = 4.0
+"""Without a leader: a renewal is due after a third of 10 s, so this is left in any case."""
 GIVEN_BACK_S = 15.0
 """A new leader lets each session live for 20 s anew; what evaluators left is given back sooner."""
 
@@ -128,7 +130,8 @@ def test_the_leader_is_killed(cluster: Cluster, agents: list[Node], prefix: str)
         record = fleet.record()
         assert fleet.edges() == [("CLOSED", "OPEN")]
         assert record["seq"] == before["seq"] + 1
-        assert reign(fleet).session == old.session, "the evaluator stayed"
+        if able_s < SESSION_OUTLIVES_S:
+            assert reign(fleet).session == old.session, "the evaluator stayed"
         leader.start()
         poll_until_sync(cluster.whole, RECOVERY_S, "the cluster is whole again")
 
@@ -143,7 +146,8 @@ def test_the_quorum_is_lost_and_comes_back(
     ):
         for fleet in (closed, opened):
             spread(fleet, agents)
-        record = opened.trip(15)
+        until_tripped(opened, 30)
+        record = opened.record()
         opened.all_answer(503, 15)
         both = [*closed.daemons, *opened.daemons]
         leader = cluster.leader()
@@ -183,20 +187,21 @@ def test_the_quorum_is_lost_and_comes_back(
         assert closed.edges() == []
         opened.heal(60)
         assert opened.edges()[2:] == [("HALF_OPEN", "CLOSED")]
-        closed.trip(30)
+        until_tripped(closed, RECOVERY_S)
         poll_until_sync(cluster.whole, RECOVERY_S, "the cluster is whole again")
 
 
 @pytest.mark.parametrize("fast", [None, "2s"])
 @pytest.mark.parametrize("how", ["stop", "kill"])
-def test_an_agent_is_restarted(agents: list[Node], prefix: str, how: str, fast: str | None) -> None:
+def test_an_agent_is_restarted(
+    cluster: Cluster, agents: list[Node], prefix: str, how: str, fast: str | None
+) -> None:
     """The evaluator's own: whoever evaluates afterwards, a trip is one transition."""
     more = {} if fast is None else {"fast_takeover": fast}
-    agent, other = agents
-    with Fleet(other, prefix, **PATIENT) as fleet:
-        first, _ = spread(fleet, agents, **more)
+    with Fleet(cluster.servers[0], prefix, **PATIENT) as fleet:
+        spread(fleet, agents, **more)
         old = reign(fleet)
-        assert old.daemon is first
+        agent = agents[fleet.daemons.index(old.daemon)]
         before = fleet.record()
         with Watched(fleet) as watched:
             began = time.monotonic()

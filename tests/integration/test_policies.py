@@ -262,12 +262,12 @@ def test_whole_daemons_with_their_policies(guarded: ConsulServer, prefix: str) -
     read = guarded.make_token(policy("follower", prefix)).secret
     person = guarded.make_token(policy("operator", prefix)).secret
     with Fleet(guarded, prefix, report_interval="500ms", report_gc="1500ms") as fleet:
-        (lead,) = fleet.start(1, consul=consul_section(fleet, auto, fast_takeover="3s"))
+        (lead,) = fleet.start(1, consul=consul_section(fleet, auto, fast_takeover="8s"))
         (follower,) = fleet.start(1, role="follower", consul=consul_section(fleet, read))
         assert fleet.evaluator() is lead
         session = next(s for s in guarded.sessions() if prefix in str(s["Name"]))
         assert session["ServiceChecks"]
-        fleet.trip()
+        fleet.trip(SOON_S)
         fleet.all_answer(503)
         fleet.heal(30)
         fleet.all_answer(200)
@@ -281,7 +281,7 @@ def test_whole_daemons_with_their_policies(guarded: ConsulServer, prefix: str) -
         poll_until_sync(lambda: guarded.kv_get(key) is not None, SOON_S, "it is written")
         poll_until_sync(lambda: not guarded.kv_keys(f"{fleet.reports}/"), 30, "the dead are gone")
 
-        order = {"mode": "open", "reason": "a drill", "author": "me", "ttl_s": 2}
+        order = {"mode": "open", "reason": "a drill", "author": "me", "ttl_s": 6}
         put = f"/v1/kv/{prefix}/override"
         status, _, _ = guarded.request("PUT", put, json.dumps(order).encode(), token=person)
         assert status == 200
@@ -327,7 +327,7 @@ def test_without_the_services_right_takeover_is_as_slow_as_ever(
         (lead,) = fleet.start(1, consul=consul_section(fleet, token, fast_takeover="2s"))
         assert fleet.evaluator() is lead
         poll_until_sync(lambda: events(lead, "fast_takeover_off"), SOON_S, "it says so")
-        fleet.trip()
+        fleet.trip(SOON_S)
         stays(lambda: fleet.holder() == fleet.name(lead), 4.0, "and it stays")
         (said,) = events(lead, "fast_takeover_off")
         assert "service:write" in said["error"]

@@ -9,14 +9,14 @@ import time
 import pytest
 
 from tests.integration.fleet import Fleet, events, metric, view
-from tests.integration.takeover import fast, kill, late_write, reign, until_another
+from tests.integration.takeover import fast, kill, late_write, reign, until_another, until_tripped
 from tests.servers import ConsulServer, poll_until_sync
 
 pytestmark = pytest.mark.slow  # checks have to expire
 
 CHECK_TTL = "2s"
-LIMIT_S = 10.0
-"""Nobody is replaced so soon by the session's own ttl, and no busy machine delays it so much."""
+LIMIT_S = 15.0
+"""Consul doubles a session's ttl: by that alone nobody is replaced in less than 17 s."""
 MIDDLE_S = 6.0
 """`python -m bench --only takeover` measures the target, on a machine that does nothing else."""
 RUNS = 5
@@ -31,23 +31,25 @@ def test_a_killed_evaluator_is_replaced_soon(consul: ConsulServer, prefix: str) 
         assert sum(run.late for run in runs) > RUNS
         assert statistics.median(run.seconds for run in runs) < MIDDLE_S
         survivor = reign(fleet).daemon
-        opened = fleet.trip(15)
-        assert opened["epoch"] > RUNS, "every term has an epoch of its own"
-        assert metric(survivor, "breaker_consul_requests_total", op="check_register") == 1
+        until_tripped(fleet, 30)
+        assert fleet.record()["epoch"] > RUNS, "every term has an epoch of its own"
+        assert metric(survivor, "breaker_consul_requests_total", op="check_pass", outcome="ok")
+        assert not events(survivor, "fast_takeover_off")
 
 
 def test_a_paused_evaluator_wakes_up_in_anothers_term(consul: ConsulServer, prefix: str) -> None:
     """It knows by its own clock before it writes; a write of its session would be refused too."""
-    with Fleet(consul, prefix, open_duration="2s") as fleet:
-        fleet.start(2, consul=fast(fleet, CHECK_TTL))
+    with Fleet(consul, prefix, open_duration="6s") as fleet:
+        fleet.start(2, consul=fast(fleet, "4s"))
         old = reign(fleet)
-        opened = fleet.trip(15)
+        until_tripped(fleet, 30)
+        opened = fleet.record()
         commits = metric(old.daemon, "breaker_consul_requests_total", op="commit")
         began = time.monotonic()
         old.daemon.pause()
         until_another(fleet, old, began, LIMIT_S)
         assert not late_write(consul, fleet, old.session)
-        half = fleet.wait_for("HALF_OPEN", 15)
+        half = fleet.wait_for("HALF_OPEN", 30)
         assert half["epoch"] > opened["epoch"]
 
         old.daemon.resume()
@@ -68,8 +70,8 @@ def test_a_pause_shorter_than_the_check_costs_nothing(consul: ConsulServer, pref
         old.daemon.pause()
         time.sleep(1.0)  # how long it sleeps is the point
         old.daemon.resume()
-        opened = fleet.trip(15)
-        assert opened["evaluator"] == fleet.name(old.daemon)
+        until_tripped(fleet, 30)
+        assert fleet.record()["evaluator"] == fleet.name(old.daemon)
         assert reign(fleet).session == old.session
         assert not events(old.daemon, "stood_down")
 
@@ -77,7 +79,7 @@ def test_a_pause_shorter_than_the_check_costs_nothing(consul: ConsulServer, pref
 def test_a_stop_hands_over_and_leaves_no_service(consul: ConsulServer, prefix: str) -> None:
     """The lock is released before the check goes, or this lock-delay would apply."""
     with Fleet(consul, prefix) as fleet:
-        fleet.start(2, consul=fast(fleet, CHECK_TTL) | {"lock_delay": "60s"})
+        fleet.start(2, consul=fast(fleet, "8s") | {"lock_delay": "60s"})
         old = reign(fleet)
         fleet.wait_for("CLOSED", 15)
         assert old.daemon.stop() == 0
