@@ -190,17 +190,20 @@ def test_watch_outlives_its_sidecar(place: Place) -> None:
         with watching(daemon, "-o", "json") as process:
             assert process.stderr is not None
             assert process.stdout is not None
+            trip(place, daemon)
+            # Once this is told the stream is there, and can be ended.
+            assert json.loads(process.stdout.readline())["to"] == "OPEN"
             daemon.stop()
             assert "ended the stream" in process.stderr.readline()
             assert "Trying again" in process.stderr.readline()
-            place.report("c-1", fail=25)
+            place.consul.kv_put(place.key("override"), order("closed", "it was a false alarm"))
             daemon.start().wait_ready()
             assert "answers again" in process.stderr.readline()
             while True:  # it may be seen before it knows a state
                 entry = json.loads(process.stdout.readline())
-                if entry["to"] == "OPEN":
+                if entry["event"] == "override_begins":
                     break
-            assert entry["reason"] == "failures"
+            assert (entry["to"], entry["override"]["author"]) == ("CLOSED", "ann")
             process.send_signal(signal.SIGINT)
             assert process.wait(20) == 0
 
