@@ -21,6 +21,8 @@ from sidecar.loops.around import Clock
 
 ATTEMPTS = 3
 """To write the override although others write it too."""
+TAKEN_S = 2.0
+"""A sidecar that stands for the breaker has taken a lock that was given up within this time."""
 COMES_BACK_S = 1.5
 """A sidecar that still evaluates the breaker has written its state again within this time."""
 
@@ -72,9 +74,10 @@ class Books:
             StoreError: not everything could be deleted.
         """
         store, wire = self._store, self._wire
-        holder = await store.read(wire.leader(name))
-        if holder is not None and holder.session is not None:
-            raise StillEvaluated(self._still(name, holder))
+        await self._check_free(name)
+        # The lock may be free for the moment alone, because whoever asks has just given it up.
+        await asyncio.sleep(TAKEN_S)
+        await self._check_free(name)
         entry = await store.read(wire.state(name))
         if entry is not None:
             await store.swap(entry.key, self._closed(entry), entry.modify_index)
@@ -83,6 +86,11 @@ class Books:
         await asyncio.sleep(COMES_BACK_S)
         if await store.read(wire.state(name)) is not None:
             raise StillEvaluated(self._still(name, await store.read(wire.leader(name))))
+
+    async def _check_free(self, name: str) -> None:
+        holder = await self._store.read(self._wire.leader(name))
+        if holder is not None and holder.session is not None:
+            raise StillEvaluated(self._still(name, holder))
 
     def decoded(self, entry: Entry | None) -> Override | None:
         """The override that a key holds; None for none, and for what can't be used."""
