@@ -16,7 +16,7 @@ import click
 from sidecar.cli import options
 from sidecar.cli.client import Client, NoAnswer, WrongUsage
 from sidecar.core.naming import DEFAULT_NAME
-from sidecar.core.override import Mode, placed
+from sidecar.core.override import MAX_TEXT, MAX_TTL_S, Mode, placed
 from sidecar.telemetry.lines import printable
 
 if TYPE_CHECKING:
@@ -40,7 +40,26 @@ class _Ttl(options.Duration):
         seconds = super().convert(value, param, ctx)
         if seconds <= 0:
             self.fail("it must be longer than 0, or none", param, ctx)
+        if seconds > MAX_TTL_S:
+            self.fail(f"it must be at most {MAX_TTL_S / 3600:.0f}h, or none", param, ctx)
         return seconds
+
+
+class _Text(click.ParamType[str]):
+    """Words for people, as sidecars take them."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text without space around it; fails as usage."""
+        text = str(value).strip()
+        if not 0 < len(text) <= MAX_TEXT:
+            self.fail(f"it must have 1 to {MAX_TEXT} characters", param, ctx)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            self.fail("it is no valid UTF-8", param, ctx)
+        return text
 
 
 def _order(command: options.F) -> options.F:
@@ -81,8 +100,14 @@ def _author() -> str:
     metavar="DURATION",
     help="How long: 15m, 1h30m; `none` for no end, which has to be typed out.",
 )
-@click.option("--reason", required=True, help="Why, for whoever finds it at three in the morning.")
-@click.option("--author", default=_author, help="Who; else user@host.")
+@click.option(
+    "--reason",
+    type=_Text(),
+    required=True,
+    metavar="TEXT",
+    help="Why, for whoever finds it at three in the morning.",
+)
+@click.option("--author", type=_Text(), default=_author, metavar="WHO", help="Who; else user@host.")
 @click.option("--replace", is_flag=True, help="Also lift an `open` that somebody has forced.")
 @_order
 def force(  # noqa: PLR0917 - click passes its options by name
@@ -98,8 +123,6 @@ def force(  # noqa: PLR0917 - click passes its options by name
     client: Client,
 ) -> None:
     """Force a breaker fleet-wide: open rejects all, closed admits all, shadow admits and counts."""
-    if not reason.strip():
-        raise WrongUsage("--reason is empty; say why")
     if consul:
         override = placed(Mode(mode), ttl_s=ttl, reason=reason, author=author, wall_at=time.time())
         _directly(path, name, lambda books, who: books.force(who, override, replace=replace))

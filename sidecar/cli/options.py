@@ -12,7 +12,7 @@ import click
 from sidecar.cli.client import DEADLINE_S, Client
 from sidecar.client.address import ADDRESS_VARIABLE, AddressError, places
 from sidecar.config.units import UnitError, parse_duration
-from sidecar.core.naming import BREAKER_NAME
+from sidecar.core.naming import BREAKER_NAME, RESERVED_NAMES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,6 +46,8 @@ class BreakerName(click.ParamType[str]):
         """The name as it is; fails as usage."""
         if not re.fullmatch(BREAKER_NAME, str(value)):
             self.fail(f"{value!r} can't be a breaker's name", param, ctx)
+        if value in RESERVED_NAMES:
+            self.fail(f"{value!r} is a reserved name; no breaker is called so", param, ctx)
         return str(value)
 
 

@@ -259,7 +259,7 @@ class Board:
 
     def _decision(self, cell: Cell, now: float) -> Decision:
         if cell.forgotten:
-            return forgotten(cell.policy)
+            return forgotten(cell.policy, cell.standing, now=now)
         return decide(
             cell.seen,
             self.contact,

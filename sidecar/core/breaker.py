@@ -17,7 +17,14 @@ from types import MappingProxyType
 
 from sidecar.core.errors import IllegalTransition
 from sidecar.core.observe import Kind, Seen, nominal_ratio
-from sidecar.core.override import Mode, Standing, dated_at, in_force, ratio_in_force
+from sidecar.core.override import (
+    Mode,
+    Standing,
+    dated_at,
+    in_force,
+    ratio_in_force,
+    same_date,
+)
 from sidecar.core.signals import Judgement
 from sidecar.core.types import (
     Evidence,
@@ -249,18 +256,22 @@ class _Writer:
 
     def _forced_at(self) -> float | None:
         """What `last_changed` says while an override is in force; it stays through a ramp step."""
-        own = self.seen.own
-        if self.forced is None:
+        own, forced = self.seen.own, self.forced
+        if forced is None:
             return None
-        if own is not None and own.override == self._mode and own.forced_at is not None:
-            return own.forced_at
-        return dated_at(self.forced, self.policy, now=self.now, wall_at=self.wall_at)
+        due_at = dated_at(forced, self.policy, now=self.now, wall_at=self.wall_at)
+        if own is None or own.override != self._mode or own.forced_at is None:
+            return due_at
+        # Another order of the same mode may have come since, with another end.
+        newer = forced.began > self.seen.index
+        return due_at if newer and not same_date(own.forced_at, due_at) else own.forced_at
 
     def refreshed(self) -> Move | None:
         """What is in force must fit mode and override, which may have changed; else nothing."""
         own = self._own()
         fitting = in_force(own.automaton, self.policy, self._mode)
-        if own.current_state is fitting and own.override == self._mode:
+        same = own.current_state is fitting and own.override == self._mode
+        if same and own.forced_at == self._forced_at():
             return None
         return Move(self._signed(own), None, refreshed=True)
 

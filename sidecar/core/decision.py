@@ -147,6 +147,12 @@ def decide(
         now: monotonic seconds.
     """
     decision = _unforced(seen, contact, unheld_since, policy, share=share, now=now)
+    return _overruled(decision, standing, policy, now)
+
+
+def _overruled(
+    decision: Decision, standing: Standing | None, policy: Policy, now: float
+) -> Decision:
     if standing is None or not standing.holds(now):
         return decision
     return _forced(decision, standing, policy)
@@ -253,9 +259,12 @@ def _stateless(contact: Contact, policy: Policy, changes_at: float) -> Decision:
     )
 
 
-def forgotten(policy: Policy) -> Decision:
-    """The answer for a breaker that somebody had forgotten: it is closed, and that is certain."""
-    return Decision(
+def forgotten(policy: Policy, standing: Standing | None, *, now: float) -> Decision:
+    """The answer for a breaker that somebody had forgotten: it is closed, and that is certain.
+
+    But for an override that was set since: an order holds whatever else is known.
+    """
+    decision = Decision(
         breaker=policy.name,
         state=State.CLOSED,
         admit_ratio=1.0,
@@ -269,6 +278,7 @@ def forgotten(policy: Policy) -> Decision:
         shadow_ratio=1.0,
         changes_at=math.inf,
     )
+    return _overruled(decision, standing, policy, now)
 
 
 _LOST_DETAIL = {

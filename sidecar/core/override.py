@@ -13,6 +13,13 @@ from dataclasses import dataclass, replace
 
 from sidecar.core.types import Policy, Record, State
 
+MAX_TTL_S = 10 * 365 * 86400.0
+"""The longest time to live an order may have; what has no end is dated so far ahead."""
+MAX_TEXT = 1024
+"""Characters of an order's reason, and of its author."""
+SAME_END_S = 2.0
+"""Ends this close are one: the clocks of two evaluators differ by as much."""
+
 
 class Mode(enum.StrEnum):
     """What an override makes of a breaker. Shadow admits all and counts what it would reject."""
@@ -51,6 +58,8 @@ class Standing:
     """The key's modify index, for the compare-and-set that deletes it."""
     ends: float
     """When it is over here (monotonic; infinite: when somebody releases it)."""
+    began: int = 0
+    """The key's index when this order was first seen: a record from before knows nothing of it."""
 
     def holds(self, now: float) -> bool:
         """Is it in force?"""
@@ -76,7 +85,8 @@ def observe_override(
     """
     if prev is not None and _same(prev.override, override):
         return replace(prev, override=override, index=index)
-    return Standing(override, index, now + left(override, live=live, wall_at=wall_at))
+    ends = now + left(override, live=live, wall_at=wall_at)
+    return Standing(override, index, ends, began=index)
 
 
 def _same(before: Override, after: Override) -> bool:
@@ -144,12 +154,12 @@ def placed(mode: Mode, *, ttl_s: float, reason: str, author: str, wall_at: float
 
 def contradicts(mode: Mode, standing: Standing | None, now: float) -> bool:
     """Would this order lift a live `open`? Who does that has to say so: somebody forced it."""
-    return (
-        mode is Mode.CLOSED
-        and standing is not None
-        and standing.override.mode is Mode.OPEN
-        and standing.holds(now)
-    )
+    return mode is Mode.CLOSED and rejects_all(standing, now)
+
+
+def rejects_all(standing: Standing | None, now: float) -> bool:
+    """Is the breaker forced open?"""
+    return standing is not None and standing.override.mode is Mode.OPEN and standing.holds(now)
 
 
 def in_force(automaton: State, policy: Policy, mode: Mode | None) -> State:
@@ -179,7 +189,11 @@ def dated_at(standing: Standing, policy: Policy, *, now: float, wall_at: float) 
 
     A forced OPEN is dated so that the timer of a legacy reader ends it when we do.
     """
-    left_s = standing.ends - now
-    if standing.override.mode is not Mode.OPEN or math.isinf(left_s):
+    if standing.override.mode is not Mode.OPEN:
         return wall_at
-    return wall_at + left_s - policy.open_duration_s
+    return wall_at + min(standing.ends - now, MAX_TTL_S) - policy.open_duration_s
+
+
+def same_date(one_at: float, other_at: float) -> bool:
+    """Are these two dates of forced records one? A second order with the same end is no news."""
+    return abs(one_at - other_at) < SAME_END_S

@@ -26,6 +26,8 @@ class Signal:
     evidence: Evidence
     showing: int | None = None
     """How many reporters show what is wrong; None where it isn't a matter of single ones."""
+    fine: int = 0
+    """How many show that it goes well, where they are enough to say so."""
 
 
 def count(number: float) -> str:
@@ -58,6 +60,7 @@ def failures(tally: Tally, seen: Seen, policy: Policy) -> Signal:
     only once at least half of the reporters known at the trip have reported since it began.
     """
     ratio = half_open_ratio(seen)
+    needed = 1 if ratio is None else quorum(seen)
     evidence: dict[str, Scalar] = {
         "failures": plain(tally.failures),
         "threshold": policy.failure_threshold,
@@ -72,6 +75,7 @@ def failures(tally: Tally, seen: Seen, policy: Policy) -> Signal:
             detail=detail,
             evidence=dict(evidence),
             showing=tally.failing,
+            fine=tally.reporters - tally.failing if tally.reporters >= needed else 0,
         )
 
     if tally.reporters == 0:
@@ -87,7 +91,6 @@ def failures(tally: Tally, seen: Seen, policy: Policy) -> Signal:
                 f"{said} against {count(tally.successes)} successes while half open, "
                 f"threshold {count(scaled)}",
             )
-        needed = quorum(seen)
         evidence["needed"] = needed
         if tally.reporters < needed:
             return signal(
@@ -111,6 +114,7 @@ def failure_ratio(
         for change in changes
         if change.index > seen.floor_index and now - change.changed < settings.window_s
     ]
+    failing = {change.instance for change in counted if change.failed > 0}
     failed = sum(change.failed for change in counted)
     total = failed + sum(change.handled for change in counted)
     minimum = _scaled(settings.minimum, seen)
@@ -135,7 +139,8 @@ def failure_ratio(
         verdict=verdict,
         detail=detail,
         evidence=evidence,
-        showing=len({change.instance for change in counted if change.failed > 0}),
+        showing=len(failing),
+        fine=len({change.instance for change in counted if change.handled > 0} - failing),
     )
 
 
@@ -170,6 +175,7 @@ def slow(tally: Tally, settings: Slow, policy: Policy) -> Signal:
             "reporters": len(timed),
         },
         showing=sum(1 for s, _ in timed if s >= most_s),
+        fine=sum(1 for s, _ in timed if s < most_s),
     )
 
 
@@ -184,8 +190,22 @@ def idle_with_work(tally: Tally, settings: Stalled, policy: Policy) -> bool | No
     return None
 
 
+def stall_time(settings: Stalled, seen: Seen, policy: Policy) -> float:
+    """Seconds without throughput that make a stall. While half open at most half of the ramp: with
+    no failures in the reports, a fleet that handles nothing would walk it to its end before."""
+    if half_open_ratio(seen) is None:
+        return settings.after_s
+    return min(settings.after_s, max(policy.ramp_s / 2, policy.report_interval_s))
+
+
 def stalled(
-    tally: Tally, settings: Stalled, policy: Policy, *, since: float | None, now: float
+    tally: Tally,
+    seen: Seen,
+    settings: Stalled,
+    policy: Policy,
+    *,
+    since: float | None,
+    now: float,
 ) -> Signal:
     """No throughput for `after` while there is work.
 
@@ -194,9 +214,10 @@ def stalled(
     """
     idle = idle_with_work(tally, settings, policy)
     lasted_s = now - since if since is not None and idle else 0.0
+    after_s = stall_time(settings, seen, policy)
     evidence: Evidence = {
         "stalled_for": round(lasted_s, 3),
-        "after": settings.after_s,
+        "after": after_s,
         "reporters": tally.reporters,
         "lag": plain(_sum(tally, "lag")),
         "in_flight": plain(_sum(tally, "in_flight")),
@@ -205,12 +226,12 @@ def stalled(
         verdict, detail = Verdict.UNKNOWN, "nothing is handled, and nothing says there is work"
     elif not idle:
         verdict, detail = Verdict.HEALTHY, "messages are being handled"
-    elif lasted_s >= settings.after_s:
+    elif since is not None and lasted_s >= after_s:
         verdict = Verdict.UNHEALTHY
         detail = f"nothing was handled for {lasted_s:.0f} s while there is work"
     else:
         verdict = Verdict.UNKNOWN
-        detail = f"nothing was handled for {lasted_s:.0f} s of {settings.after_s:g} s"
+        detail = f"nothing was handled for {lasted_s:.0f} s of {after_s:g} s"
     return Signal(name=Reason.STALLED, verdict=verdict, detail=detail, evidence=evidence)
 
 
@@ -260,6 +281,7 @@ def delivery(tally: Tally, seen: Seen, settings: Delivery, policy: Policy) -> Si
         "max_outstanding": settings.max_outstanding,
         "producers": len(reports),
     }
+    showing = sum(1 for r in reports if r.count_fail > 0 or (r.in_flight or 0) > 0)
     most = settings.max_outstanding
     if most is not None and outstanding >= most:
         verdict = Verdict.UNHEALTHY
@@ -275,5 +297,6 @@ def delivery(tally: Tally, seen: Seen, settings: Delivery, policy: Policy) -> Si
         verdict=verdict,
         detail=detail,
         evidence=evidence,
-        showing=sum(1 for r in reports if r.count_fail > 0 or (r.in_flight or 0) > 0),
+        showing=showing,
+        fine=len(reports) - showing,
     )

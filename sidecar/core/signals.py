@@ -56,19 +56,21 @@ def judge(
     memory: Memory | None = None,
     *,
     now: float = 0.0,
+    sealed: bool = False,
 ) -> Judgement:
     """The verdict over all signals; without any completed read it is unknown.
 
     Args:
         memory: the last judgement's.
         now: monotonic seconds.
+        sealed: an override rejects everything, so that nothing being handled says nothing.
     """
     memory = memory or Memory()
     if tally is None:
         return Judgement(
             verdict=Verdict.UNKNOWN, reason="", detail="the reports can't be read", evidence={}
         )
-    idle_since = _idle_since(tally, seen, policy, memory, now)
+    idle_since = None if sealed else _idle_since(tally, seen, policy, memory, now)
     words = _words(tally, seen, policy, idle_since, now)
     since = {
         word.name: memory.unhealthy_since.get(word.name, now)
@@ -90,7 +92,7 @@ def judge(
         known=tally.fresh,
         index=tally.index,
         memory=Memory(since, idle_since),
-        due=_due(policy, since, idle_since, now),
+        due=_due(policy, seen, since, idle_since, now),
     )
 
 
@@ -106,7 +108,7 @@ def _words(
     if on.slow is not None:
         words.append((rules.slow(tally, on.slow, policy), on.slow))
     if on.stalled is not None:
-        word = rules.stalled(tally, on.stalled, policy, since=idle_since, now=now)
+        word = rules.stalled(tally, seen, on.stalled, policy, since=idle_since, now=now)
         words.append((word, on.stalled))
     if on.missing is not None:
         words.append((rules.missing(tally, on.missing), on.missing))
@@ -133,7 +135,9 @@ def _held(word: Signal, hold: Hold, since: float, *, half_open: bool, now: float
     if word.showing is not None and hold.quorum > 1 and word.showing < hold.quorum:
         said = f"{word.detail}; {word.showing} of the {hold.quorum} reporters needed show it"
         evidence = {**word.evidence, "showing": word.showing, "quorum": hold.quorum}
-        return replace(word, verdict=Verdict.UNKNOWN, detail=said, evidence=evidence)
+        # The others' word: one bad instance must not keep a breaker half open for ever either.
+        verdict = Verdict.HEALTHY if word.fine else Verdict.UNKNOWN
+        return replace(word, verdict=verdict, detail=said, evidence=evidence)
     lasted_s = now - since
     if hold.for_s and not half_open:
         evidence = {**word.evidence, "held": round(lasted_s, 3), "for": hold.for_s}
@@ -144,7 +148,9 @@ def _held(word: Signal, hold: Hold, since: float, *, half_open: bool, now: float
     return word
 
 
-def _due(policy: Policy, since: Mapping[str, float], idle_since: float | None, now: float) -> float:
+def _due(
+    policy: Policy, seen: Seen, since: Mapping[str, float], idle_since: float | None, now: float
+) -> float:
     on = policy.signals
     ends = [
         began + hold.for_s
@@ -152,5 +158,5 @@ def _due(policy: Policy, since: Mapping[str, float], idle_since: float | None, n
         if (hold := getattr(on, name, None)) is not None
     ]
     if on.stalled is not None and idle_since is not None:
-        ends.append(idle_since + on.stalled.after_s)
+        ends.append(idle_since + rules.stall_time(on.stalled, seen, policy))
     return min((end for end in ends if end > now), default=math.inf)

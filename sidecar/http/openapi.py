@@ -6,10 +6,10 @@ from typing import Any
 
 from aiohttp import web
 
+from sidecar.core.override import MAX_TTL_S
 from sidecar.core.reports import INSTANCE
 from sidecar.http import schemas
 from sidecar.http.allowed import DENY_STATUSES
-from sidecar.http.overrides import MAX_TTL_S
 from sidecar.http.posts import MAX_NUMBER, ROLES
 from sidecar.http.problems import MEDIA_TYPE
 from sidecar.http.replies import json

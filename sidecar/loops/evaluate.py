@@ -16,6 +16,7 @@ from sidecar.core.board import Cell
 from sidecar.core.breaker import Author, Move, due_at, new_epoch, step
 from sidecar.core.errors import StoreDenied, StoreError
 from sidecar.core.observe import Kind
+from sidecar.core.override import rejects_all
 from sidecar.core.ports import Committed, Fence, Put
 from sidecar.core.signals import Memory, judge
 from sidecar.core.types import Reason, Record, Transition
@@ -202,7 +203,8 @@ class Evaluator:
             return None
         readable = self._listing.readable(now)
         tally = self._listing.reports.tally(seen.floor_index, policy, now=now) if readable else None
-        judgement = judge(tally, seen, policy, self._memory, now=now)
+        sealed = rejects_all(cell.standing, now)
+        judgement = judge(tally, seen, policy, self._memory, now=now, sealed=sealed)
         self._memory = judgement.memory
         cell.tally, cell.judgement = tally, judgement
         if seen.kind is Kind.FOREIGN and seen.index != self._foreign_index:

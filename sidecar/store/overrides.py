@@ -11,22 +11,20 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from sidecar.core.override import BadOverride, Mode, Override
+from sidecar.core.override import MAX_TEXT, MAX_TTL_S, BadOverride, Mode, Override
 from sidecar.core.wire import override_to_dict, parse_rfc3339
 from sidecar.store.fields import UNDECODABLE, fault_text, field_time, reread
 
 MAX_BYTES: Final = 16 * 1024
-MAX_TTL_S: Final = 10 * 365 * 86400.0
 ENDLESS: Final = "none"
 
 _Ttl = Annotated[float, Meta(gt=0, le=MAX_TTL_S)]
-_Text = Annotated[str, Meta(max_length=1024)]
 
 
 class _Override(Struct):
     mode: Mode
-    reason: _Text = ""
-    author: _Text = ""
+    reason: object = ""
+    author: object = ""
     set_at: object = None
     ttl_s: _Ttl | Literal["none"] | None = None
     expires_at: str | None = None
@@ -50,12 +48,17 @@ def decode_override(value: bytes) -> Override | BadOverride:
         return BadOverride('neither ttl_s nor expires_at: how long? ("ttl_s": "none" for ever)')
     return Override(
         mode=read.mode,
-        reason=read.reason,
-        author=read.author,
+        reason=_text(read.reason),
+        author=_text(read.author),
         set_at=_time(read.set_at),
         ttl_s=ttl_s,
         expires_at=expires_at,
     )
+
+
+def _text(value: object) -> str:
+    """For people: a long one is cut, and one that is no text is as good as none."""
+    return value[:MAX_TEXT] if isinstance(value, str) else ""
 
 
 def _time(value: object) -> float | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.support import Place, all_answer, events, fleet, series, timing
+from tests.acceptance.support import Place, all_answer, at, events, fleet, series, timing
 from tests.daemon import Daemon
 from tests.servers import ROOT, poll_until_sync
 
@@ -227,6 +227,11 @@ def test_straight_to_consul_with_ones_own_token(place: Place) -> None:
         ("force", "open", "--ttl", "0s", "--reason", "x"),
         ("force", "open", "--ttl", "15m"),
         ("force", "open", "--ttl", "15m", "--reason", " "),
+        ("force", "open", "--ttl", "15m", "--reason", "x" * 1025),
+        ("force", "open", "--ttl", "15m", "--reason", "\udcff"),
+        ("force", "open", "--ttl", "15m", "--reason", "x", "--author", " "),
+        ("force", "open", "--ttl", "100000h", "--reason", "x"),
+        ("force", "open", "state", "--ttl", "15m", "--reason", "x", "--consul"),
         ("force", "half_open", "--ttl", "15m", "--reason", "x"),
         ("force", "open", "nosuch", "--ttl", "15m", "--reason", "x"),
         ("forget", "nosuch"),
@@ -240,6 +245,55 @@ def test_wrong_usage(arguments: tuple[str, ...]) -> None:
         assert done.returncode == 2, done.stderr
         assert done.stderr
         assert daemon.allowed().status == 200
+
+
+def test_a_second_order_of_the_same_mode_counts_for_a_legacy_reader_too(
+    place: Place, admin: dict[str, str]
+) -> None:
+    """Its timer ends an OPEN `open_duration` after `last_changed`: here a second."""
+    with _forced_fleet(place, admin) as daemons:
+        seq = place.record()["seq"]
+
+        def lasts(seconds: float) -> bool:
+            record = place.record()
+            ends_at = at((_key(place) or {}).get("expires_at") or "1970-01-01T00:00:00Z")
+            dated = abs(at(record["last_changed"]) + 1 - ends_at) < 2
+            return record["current_state"] == "OPEN" and dated and ends_at > time.time() + seconds
+
+        assert _put(daemons[0], _order("open", 100)) == 200
+        poll_until_sync(lambda: lasts(80), 5, "it is dated for the first")
+        assert _put(daemons[1], _order("open", 3000)) == 200
+        poll_until_sync(lambda: lasts(2900), 5, "and for the second")
+        assert place.record()["seq"] == seq + 2
+        assert place.history() == []
+
+
+def test_a_refused_forget_destroys_nothing(place: Place, admin: dict[str, str]) -> None:
+    """Asked of the evaluator itself, which has to give its lock up first: another one takes it."""
+    with _forced_fleet(place, admin) as daemons:
+        place.report("c-1", fail=25)
+        poll_until_sync(lambda: place.state() == "OPEN" and place.history(), 5, "a history")
+        assert _put(daemons[0], _order("closed")) == 200
+        first = place.history()[0]
+        leader = next(d for d in daemons if d.get("/v1/breakers/default").body["evaluating"])
+        refused = _command("forget", "default", env=_through(leader))
+        assert refused.returncode == 2
+        assert "configuration" in refused.stderr
+        assert place.history()[0] == first
+        assert (_key(place) or {})["mode"] == "closed"
+        assert (_override(leader) or {})["mode"] == "closed"
+
+
+def test_an_order_for_a_forgotten_breaker_holds(place: Place, admin: dict[str, str]) -> None:
+    with Daemon(place.config(admin=admin)) as daemon:
+        poll_until_sync(lambda: place.state() == "CLOSED", 10, "a record")
+        assert _command("forget", "default", env=_through(daemon)).returncode == 0
+        assert daemon.allowed().headers["x-breaker-reason"] == "forgotten"
+        assert _put(daemon, _order("open")) == 200
+        assert (daemon.allowed().status, daemon.allowed().body["reason"]) == (503, "forced")
+        assert _command("release", env=_through(daemon)).returncode == 0
+        assert daemon.allowed().headers["x-breaker-reason"] == "forgotten"
+        assert place.state() == ""
 
 
 def test_a_forgotten_breaker_leaves_nothing_behind(place: Place, admin: dict[str, str]) -> None:

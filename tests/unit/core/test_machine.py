@@ -87,8 +87,8 @@ class Books:
     index: int = 0
     order: tuple[str, float | None] | None = None
     """The override last seen, by its reason, and when it ends if it was seen to appear."""
-    short: bool = False
-    """Its times are not filled in. One that is short again is a new order, not the old one."""
+    set_at: float | None = None
+    """When it was set; None: its times are not filled in."""
     admitted: int = 0
     due: float = 0.0
     """The sum of the ratios over all calls."""
@@ -366,9 +366,10 @@ class Fleet(RuleBasedStateMachine):
         live = books.synced is not None and now < books.synced + 10.0
         live = live and self.store.index >= books.index
         books.synced, books.index = now, self.store.index
-        short = override is not None and override.set_at is None
-        again = short and not books.short
-        books.short = short
+        set_at = override.set_at if override is not None else None
+        # Times are filled in once; others, or none again, come with a restored snapshot.
+        again = books.set_at is not None and set_at != books.set_at
+        books.set_at = set_at
         if override is None:
             books.order = None
         elif books.order is None or books.order[0] != override.reason or again:
@@ -520,14 +521,15 @@ class Fleet(RuleBasedStateMachine):
                 self.check_growth(i, own, record, gap=not over)
 
     def check_rewrite(self, i: int, own: Record, record: Record) -> None:
-        """The same state, over a good record: a ratio step, or another mode."""
+        """The same state, over a good record: a ratio step, or another mode, or order."""
         assert record.last_changed_at == own.last_changed_at
         if record.automaton_ratio != own.automaton_ratio:
             assert own.automaton is State.HALF_OPEN
             assert record.automaton_ratio > own.automaton_ratio
             self.check_growth(i, own, record, gap=True)
         else:
-            assert (record.current_state, record.override) != (own.current_state, own.override)
+            before = own.current_state, own.override, own.forced_at
+            assert (record.current_state, record.override, record.forced_at) != before
 
     def fresh(self, i: int, *, after: int) -> list[Item]:
         """Reports that may count: good, first seen here lately, changed after an index."""

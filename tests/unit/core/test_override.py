@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.core.decision import decide
+from sidecar.core.decision import decide, forgotten
 from sidecar.core.override import (
     Mode,
     Override,
@@ -136,7 +136,8 @@ def test_a_legacy_readers_timer_ends_a_forced_open_when_we_do() -> None:
     assert at + POLICY.open_duration_s == WALL_AT + 60
     closed = Standing(replace(WHOLE, mode=Mode.CLOSED), 5, 160.0)
     assert dated_at(closed, POLICY, now=100.0, wall_at=WALL_AT) == WALL_AT
-    assert dated_at(Standing(ENDLESS, 5, math.inf), POLICY, now=1.0, wall_at=WALL_AT) == WALL_AT
+    endless = dated_at(Standing(ENDLESS, 5, math.inf), POLICY, now=1.0, wall_at=WALL_AT)
+    assert endless > WALL_AT + 9 * 365 * 86400, "its timer is not to end it at all"
 
 
 class _Forced(Story):
@@ -271,3 +272,35 @@ def test_the_ramp_under_a_forced_breaker_keeps_its_date() -> None:
     assert moves
     assert story.a.record.automaton_ratio > POLICY.initial_ratio
     assert story.a.record.forced_at == dated
+
+
+def test_another_order_of_the_same_mode_is_dated_anew() -> None:
+    """Or a legacy reader's timer would end it when the first one would have been over."""
+    story = _Forced()
+    first = story.a.record
+    story.force(Mode.OPEN, 60.0)
+    story.a.settle()
+    dated = story.a.record.forced_at
+    assert dated is not None
+    story.after(10)
+    story.force(Mode.OPEN, 600.0)
+    (redated,) = story.a.settle()
+    assert redated.transition is None
+    record = story.a.record
+    assert record.seq == first.seq + 2
+    assert record.forced_at == pytest.approx(dated + 550.0, abs=0.1)
+    assert record.last_changed_at == first.last_changed_at
+    assert story.a.settle() == []
+    story.force(Mode.CLOSED, 60.0)
+    story.a.settle()
+    story.force(Mode.CLOSED, 600.0)
+    assert story.a.settle() == [], "what admits has no timer"
+
+
+def test_an_order_after_the_breaker_was_forgotten_holds() -> None:
+    standing = Standing(WHOLE, 5, 160.0)
+    decision = forgotten(POLICY, standing, now=100.0)
+    assert (decision.state, decision.reason) == (State.OPEN, Reason.FORCED)
+    assert decision.changes_at == 160.0
+    assert forgotten(POLICY, standing, now=160.0).reason == Reason.FORGOTTEN
+    assert forgotten(POLICY, None, now=100.0).reason == Reason.FORGOTTEN

@@ -237,6 +237,40 @@ def test_while_open_the_clock_does_not_run_on() -> None:
     assert word.evidence["stalled_for"] == 3.0
 
 
+def test_a_stall_is_seen_before_the_ramp_is_walked() -> None:
+    """Reports without failures look healthy to `failures`: nothing handled must not close it."""
+    fleet = Fleet(stalled=Stalled(after_s=600.0))
+    fleet.says("c-1", lag=5.0)
+    assert fleet.judged(State.HALF_OPEN, 0.05).due == fleet.now + fleet.policy.ramp_s / 2
+    fleet.now += fleet.policy.ramp_s / 2 - 1
+    fleet.says("c-1", lag=5.0)
+    assert fleet.signal("stalled", State.HALF_OPEN, 0.3).verdict is UNKNOWN
+    fleet.now += 1
+    assert fleet.judged(State.HALF_OPEN, 0.3).verdict is UNHEALTHY
+    assert fleet.signal("stalled").verdict is UNKNOWN, "closed, it takes as long as is configured"
+
+
+def test_without_a_ramp_a_stall_takes_a_report_at_least() -> None:
+    fleet = Fleet(stalled=Stalled())
+    fleet.policy = replace(fleet.policy, ramp_s=0.0)
+    fleet.says("c-1", lag=5.0)
+    assert fleet.signal("stalled", State.HALF_OPEN, 0.05).verdict is UNKNOWN
+
+
+def test_while_it_is_forced_open_nothing_is_expected_to_be_handled() -> None:
+    """Or it would open underneath, and stay open after its release."""
+    fleet = Fleet(stalled=Stalled(after_s=10.0, always_busy=True))
+    for sealed, verdict in ((True, UNKNOWN), (True, UNKNOWN), (False, UNKNOWN), (False, UNHEALTHY)):
+        fleet.says("c-1")
+        tally = fleet._reports.tally(0, fleet.policy, now=fleet.now)
+        judgement = judge(
+            tally, fleet.story.a.seen, fleet.policy, fleet.memory, now=fleet.now, sealed=sealed
+        )
+        fleet.memory = judgement.memory
+        assert {s.name: s.verdict for s in judgement.signals}["stalled"] is verdict
+        fleet.now += 10
+
+
 # --- missing ---------------------------------------------------------------------------------
 
 
@@ -317,6 +351,27 @@ def test_one_instance_alone_cannot_stop_a_fleet(name: str) -> None:
     assert (word.evidence["showing"], word.evidence["quorum"]) == (1, 2)
     bad(fleet, "c-2")
     assert fleet.signal(name).verdict is UNHEALTHY
+
+
+GOOD: dict[str, Callable[[Fleet, str], None]] = {
+    "failures": lambda fleet, who: fleet.says(who, ok=50),
+    "failure_ratio": lambda fleet, who: fleet.says(who, ok=10),
+    "slow": lambda fleet, who: fleet.says(who, ok=1, latency_ms=10.0),
+    "delivery": lambda fleet, who: fleet.says(who, ok=10, role="producer"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_where_too_few_show_it_the_others_have_the_word(name: str) -> None:
+    """Or one bad instance would keep a breaker half open for ever."""
+    kind, bad = BAD[name]
+    fleet = Fleet(**{name: kind(quorum=2)})
+    bad(fleet, "c-1")
+    assert fleet.signal(name, State.HALF_OPEN, 1.0).verdict is UNKNOWN, "there are no others"
+    GOOD[name](fleet, "c-2")
+    word = fleet.signal(name, State.HALF_OPEN, 1.0)
+    assert word.verdict is HEALTHY
+    assert "1 of the 2 reporters" in word.detail
 
 
 @pytest.mark.parametrize("name", BAD)
