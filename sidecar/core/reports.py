@@ -7,7 +7,7 @@ neither "was written" nor the modify index alone says that an instance is alive.
 from __future__ import annotations
 
 import re
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -80,6 +80,8 @@ class _Known:
     spent: bool = False
     """True once it has been old evidence. It stays so until the value changes, even where the
     store's clock goes back and its index no longer says so."""
+    change: int = 0
+    """Its number among the changes remembered."""
 
 
 @dataclass(slots=True)
@@ -94,7 +96,9 @@ class Reports:
     _known: dict[str, _Known] = field(default_factory=dict)
     _bad: set[str] = field(default_factory=set)
     _index: int = 0
-    _changes: deque[Change] = field(default_factory=lambda: deque(maxlen=MAX_CHANGES))
+    _changes: OrderedDict[int, Change] = field(default_factory=OrderedDict)
+    """By number, oldest first: a running sum has to find its predecessor among very many."""
+    _number: int = 0
 
     def update(
         self, items: Iterable[Item], index: int, policy: Policy, *, now: float, wall_at: float
@@ -138,22 +142,28 @@ class Reports:
             # knows when it changed: its own word, clamped.
             age_s = min(max(0.0, wall_at - report.timestamp_at), policy.fresh_for_s)
         changed = now - age_s
+        now_known = _Known(item.value, report, item.index, changed, item.index)
         if policy.signals.failure_ratio is not None and report.role != PRODUCER:
-            handled = min(successes(report, policy), MAX_COUNT)
-            failed = min(report.count_fail, MAX_COUNT)
-            if known is not None and known.report is not None and known.report.window is not None:
-                self._supersede(item.instance, known.report.window, report.window)
-            self._changes.append(Change(changed, item.index, item.instance, handled, failed))
-        return _Known(item.value, report, item.index, changed, item.index)
+            self._remember(item, report, known, now_known, policy)
+        return now_known
 
-    def _supersede(self, instance: str, before: float, after: float | None) -> None:
-        """A running sum holds what its predecessors in the same window held."""
-        if before != after:
-            return
-        for at in range(len(self._changes) - 1, -1, -1):
-            if self._changes[at].instance == instance:
-                del self._changes[at]
-                return
+    def _remember(
+        self, item: Item, report: Report, before: _Known | None, after: _Known, policy: Policy
+    ) -> None:
+        """Note a change. A running sum holds what its predecessors in the same window held."""
+        last = before.report if before is not None else None
+        same = last is not None and last.window is not None and last.window == report.window
+        if before is not None and same:
+            self._changes.pop(before.change, None)
+        handled = min(successes(report, policy), MAX_COUNT)
+        failed = min(report.count_fail, MAX_COUNT)
+        self._number += 1
+        after.change = self._number
+        self._changes[self._number] = Change(
+            after.changed, item.index, item.instance, handled, failed
+        )
+        if len(self._changes) > MAX_CHANGES:
+            self._changes.popitem(last=False)
 
     def _parse(self, item: Item, wall_at: float) -> Report | BadReport:
         if not INSTANCE.fullmatch(item.instance):
@@ -213,9 +223,12 @@ class Reports:
         if settings is None:
             self._changes.clear()
             return ()
-        while self._changes and now - self._changes[0].changed >= settings.window_s:
-            self._changes.popleft()
-        return tuple(self._changes)
+        while self._changes:
+            number, oldest = next(iter(self._changes.items()))
+            if now - oldest.changed < settings.window_s:
+                break
+            del self._changes[number]
+        return tuple(self._changes.values())
 
     def expired(self, policy: Policy, *, now: float) -> list[tuple[str, int]]:
         """Instances unchanged for `report_gc`, with the index to delete each at."""

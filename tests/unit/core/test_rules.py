@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -131,6 +132,22 @@ def test_running_sums_are_counted_once() -> None:
             fleet.now += 1
     word = fleet.signal("failure_ratio")
     assert (word.evidence["failed"], word.evidence["messages"]) == (18, 66)
+
+
+def test_ten_thousand_running_sums_take_no_longer_than_as_many_reports() -> None:
+    """Measured 0.1 s; looking for each one's predecessor among all took 8 s."""
+    fleet = Fleet(failure_ratio=FailureRatio())
+    for turn in range(2):
+        for who in range(10_000):
+            value = f"{who} {turn}".encode()
+            fleet._said[value] = Report(
+                timestamp_at=WALL_AT, rate_ok=1.0, count_fail=turn, interval_s=5.0, window=1.0
+            )
+            fleet._items[f"c-{who}"] = Item(f"c-{who}", value, fleet.index + turn)
+        began = time.process_time()
+        fleet._list()
+        assert time.process_time() - began < 4
+    assert fleet.signal("failure_ratio").evidence["failed"] == 10_000
 
 
 def test_while_half_open_the_minimum_is_scaled() -> None:
