@@ -80,6 +80,9 @@ class _Known:
     spent: bool = False
     """True once it has been old evidence. It stays so until the value changes, even where the
     store's clock goes back and its index no longer says so."""
+    older_s: float = 0.0
+    """By how much it was older than stale when first seen, by its own word. Who died long ago is
+    not missed anew by each new evaluator."""
     change: int = 0
     """Its number among the changes remembered."""
 
@@ -136,13 +139,15 @@ class Reports:
             bad.append((item.instance, report.fault, item.instance not in self._bad))
             self._bad.add(item.instance)
             return _Known(item.value, None, item.index, now, item.index)
-        age_s = 0.0
+        age_s = older_s = 0.0
         if known is None or item.index < known.key_index:
             # Seen for the first time, or brought back by a restored snapshot, so nobody here
             # knows when it changed: its own word, clamped.
-            age_s = min(max(0.0, wall_at - report.timestamp_at), policy.fresh_for_s)
+            own_s = max(0.0, wall_at - report.timestamp_at)
+            age_s = min(own_s, policy.fresh_for_s)
+            older_s = own_s - age_s
         changed = now - age_s
-        now_known = _Known(item.value, report, item.index, changed, item.index)
+        now_known = _Known(item.value, report, item.index, changed, item.index, older_s=older_s)
         if policy.signals.failure_ratio is not None and report.role != PRODUCER:
             self._remember(item, report, known, now_known, policy)
         return now_known
@@ -195,7 +200,7 @@ class Reports:
                 continue
             if age_s >= policy.fresh_for_s:
                 stale += 1
-                silent += age_s < forgotten_s
+                silent += age_s + known.older_s < forgotten_s
                 continue
             fresh += 1
             if not known.spent:

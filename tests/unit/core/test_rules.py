@@ -49,13 +49,8 @@ class Fleet:
         """A report whose value is new."""
         self.index += 1
         value = f"{who} {self.index}".encode()
-        self._said[value] = Report(
-            timestamp_at=WALL_AT,
-            rate_ok=ok / 5,
-            count_fail=fail,
-            interval_s=5.0,
-            **more,  # type: ignore[arg-type]
-        )
+        said = {"timestamp_at": WALL_AT, "rate_ok": ok / 5, "count_fail": fail, "interval_s": 5.0}
+        self._said[value] = Report(**{**said, **more})  # type: ignore[arg-type]
         self._items[who] = Item(who, value, self.index)
         self._list()
 
@@ -319,6 +314,18 @@ def test_who_went_silent_without_a_goodbye() -> None:
         fleet.now += 10
         fleet.says("c-1")
     assert fleet.signal("missing").verdict is HEALTHY, "they aren't missed any more"
+
+
+@pytest.mark.parametrize(("ago_s", "silent"), [(0.0, 0), (20.0, 2), (70.0, 2), (80.0, 0)])
+def test_a_new_evaluator_does_not_miss_the_long_dead(ago_s: float, silent: int) -> None:
+    """Their keys stay for an hour. How long they are gone by then, only they themselves say."""
+    fleet = Fleet(missing=Missing(ratio=0.5, window_s=60.0))
+    for who in ("c-1", "c-2"):
+        fleet.says(who, timestamp_at=WALL_AT - ago_s)
+    fleet.says("c-3")
+    word = fleet.signal("missing")
+    assert (word.evidence["silent"], word.evidence["fresh"]) == (silent, 1 if ago_s else 3)
+    assert word.verdict is (UNHEALTHY if silent else HEALTHY)
 
 
 # --- delivery --------------------------------------------------------------------------------
