@@ -23,7 +23,6 @@ from sidecar.core.override import (
     dated_at,
     in_force,
     ratio_in_force,
-    same_date,
 )
 from sidecar.core.signals import Judgement
 from sidecar.core.types import (
@@ -262,16 +261,23 @@ class _Writer:
         due_at = dated_at(forced, self.policy, now=self.now, wall_at=self.wall_at)
         if own is None or own.override != self._mode or own.forced_at is None:
             return due_at
-        # Another order of the same mode may have come since, with another end.
-        newer = forced.began > self.seen.index
-        return due_at if newer and not same_date(own.forced_at, due_at) else own.forced_at
+        return due_at if self._ordered_anew else own.forced_at
+
+    @property
+    def _ordered_anew(self) -> bool:
+        """Has another order to be open come since the record was written, with another end?"""
+        return (
+            self.forced is not None
+            and self._mode is Mode.OPEN
+            and self.forced.began > self.seen.index
+        )
 
     def refreshed(self) -> Move | None:
         """What is in force must fit mode and override, which may have changed; else nothing."""
         own = self._own()
         fitting = in_force(own.automaton, self.policy, self._mode)
         same = own.current_state is fitting and own.override == self._mode
-        if same and own.forced_at == self._forced_at():
+        if same and not self._ordered_anew:
             return None
         return Move(self._signed(own), None, refreshed=True)
 

@@ -17,8 +17,6 @@ MAX_TTL_S = 10 * 365 * 86400.0
 """The longest time to live an order may have; what has no end is dated so far ahead."""
 MAX_TEXT = 1024
 """Characters of an order's reason, and of its author."""
-SAME_END_S = 2.0
-"""Ends this close are one: the clocks of two evaluators differ by as much."""
 
 
 class Mode(enum.StrEnum):
@@ -59,7 +57,7 @@ class Standing:
     ends: float
     """When it is over here (monotonic; infinite: when somebody releases it)."""
     began: int = 0
-    """The key's index when this order was first seen: a record from before knows nothing of it."""
+    """The key's index when this order was seen to come, else 0: older records don't know of it."""
 
     def holds(self, now: float) -> bool:
         """Is it in force?"""
@@ -86,7 +84,7 @@ def observe_override(
     if prev is not None and _same(prev.override, override):
         return replace(prev, override=override, index=index)
     ends = now + left(override, live=live, wall_at=wall_at)
-    return Standing(override, index, ends, began=index)
+    return Standing(override, index, ends, began=index if live else 0)
 
 
 def _same(before: Override, after: Override) -> bool:
@@ -192,8 +190,3 @@ def dated_at(standing: Standing, policy: Policy, *, now: float, wall_at: float) 
     if standing.override.mode is not Mode.OPEN:
         return wall_at
     return wall_at + min(standing.ends - now, MAX_TTL_S) - policy.open_duration_s
-
-
-def same_date(one_at: float, other_at: float) -> bool:
-    """Are these two dates of forced records one? A second order with the same end is no news."""
-    return abs(one_at - other_at) < SAME_END_S

@@ -6,6 +6,7 @@ neither "was written" nor the modify index alone says that an instance is alive.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -62,6 +63,8 @@ class Tally:
     """Reporters that count and report failures."""
     silent: int = 0
     """Consumers that went stale within `missing.window`."""
+    watched_s: float = field(default=math.inf, compare=False)
+    """For how long the reports have been read: who is alive has reported within three intervals."""
     counting: tuple[tuple[str, Report], ...] = ()
     """Fresh reports, of producers too, that are not old evidence; only where signals need them."""
     changes: tuple[Change, ...] = ()
@@ -99,6 +102,8 @@ class Reports:
     _known: dict[str, _Known] = field(default_factory=dict)
     _bad: set[str] = field(default_factory=set)
     _index: int = 0
+    _began: float | None = None
+    """When the first listing was read."""
     _changes: OrderedDict[int, Change] = field(default_factory=OrderedDict)
     """By number, oldest first: a running sum has to find its predecessor among very many."""
     _number: int = 0
@@ -122,6 +127,8 @@ class Reports:
         self._known = listed
         self._bad &= listed.keys()
         self._index = index
+        if self._began is None:
+            self._began = now
         return bad
 
     def _changed(
@@ -219,6 +226,7 @@ class Reports:
             succeeded,
             failing=failing,
             silent=silent,
+            watched_s=now - self._began if self._began is not None else 0.0,
             counting=tuple(counting),
             changes=self._window(policy, now),
         )

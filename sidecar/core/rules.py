@@ -240,7 +240,7 @@ def _sum(tally: Tally, field: str) -> float:
     return float(min(sum(values), MAX_COUNT))
 
 
-def missing(tally: Tally, settings: Missing) -> Signal:
+def missing(tally: Tally, settings: Missing, policy: Policy) -> Signal:
     """Too few fresh reporters, or too many that went silent without a goodbye."""
     known = tally.fresh + tally.silent
     gone = tally.silent / known if known else 0.0
@@ -261,6 +261,9 @@ def missing(tally: Tally, settings: Missing) -> Signal:
         said = f"{said}: {gone:.0%}, at most {settings.ratio:.0%} may"
     elif known == 0:
         verdict, said = Verdict.UNKNOWN, "nobody has reported lately"
+    if verdict is Verdict.UNHEALTHY and tally.watched_s < policy.fresh_for_s:
+        # Their clocks may be behind, or they are only just starting, as this sidecar is.
+        verdict, said = Verdict.UNKNOWN, f"{said}; but watched for {tally.watched_s:.0f} s only"
     return Signal(name=Reason.MISSING, verdict=verdict, detail=said, evidence=evidence)
 
 

@@ -111,7 +111,7 @@ def _words(
         word = rules.stalled(tally, seen, on.stalled, policy, since=idle_since, now=now)
         words.append((word, on.stalled))
     if on.missing is not None:
-        words.append((rules.missing(tally, on.missing), on.missing))
+        words.append((rules.missing(tally, on.missing, policy), on.missing))
     if on.delivery is not None:
         words.append((rules.delivery(tally, seen, on.delivery, policy), on.delivery))
     return words

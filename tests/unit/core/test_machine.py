@@ -529,7 +529,8 @@ class Fleet(RuleBasedStateMachine):
             self.check_growth(i, own, record, gap=True)
         else:
             before = own.current_state, own.override, own.forced_at
-            assert (record.current_state, record.override, record.forced_at) != before
+            after = record.current_state, record.override, record.forced_at
+            assert after != before or record.override == "open", "a new order to be open"
 
     def fresh(self, i: int, *, after: int) -> list[Item]:
         """Reports that may count: good, first seen here lately, changed after an index."""

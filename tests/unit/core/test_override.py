@@ -282,13 +282,13 @@ def test_another_order_of_the_same_mode_is_dated_anew() -> None:
     story.a.settle()
     dated = story.a.record.forced_at
     assert dated is not None
-    story.after(10)
+    story.after(5)
     story.force(Mode.OPEN, 600.0)
     (redated,) = story.a.settle()
     assert redated.transition is None
     record = story.a.record
     assert record.seq == first.seq + 2
-    assert record.forced_at == pytest.approx(dated + 550.0, abs=0.1)
+    assert record.forced_at == pytest.approx(dated + 545.0, abs=0.1)
     assert record.last_changed_at == first.last_changed_at
     assert story.a.settle() == []
     story.force(Mode.CLOSED, 60.0)

@@ -41,6 +41,13 @@ class Fleet:
         self._said: dict[bytes, Report] = {}
         self._items: dict[str, Item] = {}
         self._reports = Reports(self._parse)
+        self.watches()
+
+    def watches(self, since_s: float = 60.0) -> None:
+        """An evaluator that has been reading the reports for so long."""
+        self._reports = Reports(self._parse)
+        began = self.now - since_s
+        self._reports.update((), 0, self.policy, now=began, wall_at=WALL_AT)
 
     def _parse(self, value: bytes) -> Report | BadReport:
         return self._said[value]
@@ -296,6 +303,20 @@ def test_fewer_than_there_must_be() -> None:
     fleet.says("p-1", role="producer")
     fleet.leaves("c-2")
     assert fleet.signal("missing").verdict is UNHEALTHY, "a producer is no consumer"
+
+
+def test_nobody_is_missed_before_all_had_their_time_to_report() -> None:
+    """Those with a clock that is behind look stale to a new evaluator, until they report again."""
+    fleet = Fleet(missing=Missing(min_consumers=2))
+    fleet.watches(0.0)
+    fleet.says("c-1")
+    fleet.now += 14
+    fleet.says("c-1")
+    word = fleet.signal("missing")
+    assert word.verdict is UNKNOWN
+    assert "watched for 14 s only" in word.detail
+    fleet.now += 1
+    assert fleet.signal("missing").verdict is UNHEALTHY
 
 
 def test_who_went_silent_without_a_goodbye() -> None:
