@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from bench.reporters import instances, report
 from bench.table import Row
-from sidecar.core.breaker import Author, step
+from sidecar.core.breaker import step
 from sidecar.core.observe import Seen, observe
 from sidecar.core.reports import Item, Reports
 from sidecar.core.signals import judge
 from sidecar.core.types import Policy, Reason, Record, State
+from sidecar.core.writing import Author
 from sidecar.store.reports import decode_report
 
 SIZES = (10, 1_000, 10_000)

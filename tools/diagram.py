@@ -8,11 +8,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from sidecar.core.breaker import SIGNALS, TABLE
+from sidecar.core.table import SIGNALS, TABLE
 from sidecar.core.types import Reason, State
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "state-machine.md"
-BEGIN = "<!-- made from sidecar/core/breaker.py by `python -m tools.diagram`: begin -->"
+BEGIN = "<!-- made from sidecar/core/table.py by `python -m tools.diagram`: begin -->"
 END = "<!-- end -->"
 
 MEANINGS: dict[Reason, str] = {

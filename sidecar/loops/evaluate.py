@@ -13,13 +13,14 @@ import asyncio
 import stamina
 
 from sidecar.core.board import Cell
-from sidecar.core.breaker import Author, Move, due_at, new_epoch, step
+from sidecar.core.breaker import due_at, new_epoch, step
 from sidecar.core.errors import StoreDenied, StoreError
 from sidecar.core.observe import Kind
 from sidecar.core.override import rejects_all
 from sidecar.core.ports import Committed, Fence, Put
 from sidecar.core.signals import Memory, judge
 from sidecar.core.types import Reason, Record, Transition
+from sidecar.core.writing import Author, Move
 from sidecar.loops.around import Around
 from sidecar.loops.elect import Elector
 from sidecar.loops.guard import Signal

@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from sidecar.core.board import Board, Cell
-from sidecar.core.breaker import TABLE
+from sidecar.core.table import TABLE
 from sidecar.core.types import Reason, State, Verdict
 from sidecar.telemetry import names
 from sidecar.telemetry.names import METRICS, Metric

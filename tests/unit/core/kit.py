@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from sidecar.core.board import Board, Cell
-from sidecar.core.breaker import Author, Move, new_epoch, step
+from sidecar.core.breaker import new_epoch, step
 from sidecar.core.decision import Contact, OnLoss
 from sidecar.core.observe import Seen
 from sidecar.core.override import Override, completed
@@ -32,6 +32,7 @@ from sidecar.core.types import (
     Verdict,
 )
 from sidecar.core.wire import parse_rfc3339, rfc3339
+from sidecar.core.writing import Author, Move
 
 POLICY = Policy(name="default", fingerprint="p-1")
 WALL_AT = 1_763_668_800.0

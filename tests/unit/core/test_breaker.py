@@ -7,18 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.core.breaker import (
-    MAX_STEPS,
-    TABLE,
-    due_at,
-    new_epoch,
-    next_ratio,
-    open_time,
-    step_gap,
-)
+from sidecar.core.breaker import MAX_STEPS, due_at, new_epoch, next_ratio, step_gap
 from sidecar.core.observe import Kind
 from sidecar.core.signals import Judgement
+from sidecar.core.table import TABLE
 from sidecar.core.types import Policy, Reason, Record, State, Unreadable, Verdict
+from sidecar.core.writing import open_time
 from tests.unit.core.kit import POLICY, WALL_AT, Story, says
 
 UNKNOWN, HEALTHY, UNHEALTHY = (

@@ -33,9 +33,9 @@ from hypothesis.stateful import (
 )
 
 from sidecar.core.admission import UNIT
-from sidecar.core.breaker import TABLE, Move
 from sidecar.core.override import Mode, placed
 from sidecar.core.reports import Item
+from sidecar.core.table import TABLE
 from sidecar.core.types import (
     Foreign,
     Policy,
@@ -45,6 +45,7 @@ from sidecar.core.types import (
     Stored,
     Unreadable,
 )
+from sidecar.core.writing import Move
 from tests.unit.core.kit import WALL_AT, Sidecar, Store, Time, body
 
 settings.register_profile(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.core.breaker import SIGNALS, TABLE
+from sidecar.core.table import SIGNALS, TABLE
 from tools import diagram
 
 
