@@ -155,7 +155,29 @@ def _report(*parameters: Node) -> Node:
 
 
 def _paths() -> Node:
+    """Every path, in the order of the page that describes them."""
+    return {
+        "/": _readable(
+            _operation("The status page.", {200: {"description": "HTML.", "content": _HTML}}, 403)
+        ),
+        "/allowed": _readable(_decision()),
+        "/allowed/{name}": _readable(_decision(_NAME)),
+        "/ext_authz/{name}/{path}": _envoy(),
+        **_breakers(),
+        "/v1/report": _report(),
+        "/v1/report/{name}": _report(_NAME),
+        "/v1/report/{name}/{instance}": {"delete": _withdraw()},
+        **_probes(),
+        "/openapi.json": _readable(
+            _operation("This document.", {200: _ok("It.", "Object")}, 403),
+        ),
+    }
+
+
+def _breakers() -> Node:
+    """What is to be read of breakers, and the orders that may be given to them."""
     poll = (_NAME, _INDEX, _WAIT)
+    stream = {200: {"description": "Without end.", "content": _EVENTS}}
     breakers = _operation("Every breaker.", {200: _ok("All.", "Breakers")}, 403)
     breaker = _operation(
         "One breaker.", {200: _ok("It.", "Breaker")}, 400, 403, 404, 503, parameters=poll
@@ -163,34 +185,31 @@ def _paths() -> Node:
     history = _operation(
         "The last transitions, newest last.",
         {200: _ok("Up to 64.", "History")},
-        403,
-        404,
-        503,
+        *(403, 404, 503),
         parameters=(_NAME,),
     )
     events = _operation(
         "Every change of a decision, as server-sent events.",
-        {200: {"description": "Without end.", "content": _EVENTS}},
-        403,
-        503,
+        stream,
+        *(403, 503),
         parameters=(_LAST_ID,),
     )
     status = _operation("The sidecar and all it knows.", {200: _ok("It.", "Status")}, 403)
-    ready = _operation(
-        "Can a decision be given?",
-        {200: _ok("Yes.", "Readiness"), 503: _ok("Stale, and asked strictly.", "Readiness")},
-        parameters=(_STRICT,),
-    )
-    withdraw = _operation(
-        "A reporter says goodbye.",
-        {204: {"description": "Its report is gone."}},
-        400,
-        403,
-        404,
-        503,
-        parameters=(_NAME, _INSTANCE),
-    )
+    force, release, forget = _orders()
+    return {
+        "/v1/breakers": _readable(breakers),
+        "/v1/breakers/{name}": {**_readable(breaker), "delete": forget},
+        "/v1/breakers/{name}/override": {"put": force, "delete": release},
+        "/v1/breakers/{name}/history": _readable(history),
+        "/v1/watch": _readable(events),
+        "/v1/status": _readable(status),
+    }
+
+
+def _orders() -> tuple[Node, Node, Node]:
+    """(force, release, forget)."""
     gone = {204: {"description": "Done."}}
+    problems = (401, 403, 404, 503)
     force = _operation(
         "Force a breaker, fleet-wide.",
         {200: _ok("In force here.", "Override")},
@@ -199,35 +218,37 @@ def _paths() -> Node:
     )
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/Order"}}}
     force["requestBody"] = {"required": True, "content": content}
-    orders = (401, 403, 404, 503)
-    release = _operation("End the override.", gone, *orders, parameters=(_NAME,))
+    release = _operation("End the override.", gone, *problems, parameters=(_NAME,))
     forget = _operation(
-        "Close a breaker and delete its keys.", gone, *orders, 409, parameters=(_NAME,)
+        "Close a breaker and delete its keys.", gone, *problems, 409, parameters=(_NAME,)
+    )
+    return force, release, forget
+
+
+def _withdraw() -> Node:
+    return _operation(
+        "A reporter says goodbye.",
+        {204: {"description": "Its report is gone."}},
+        *(400, 403, 404, 503),
+        parameters=(_NAME, _INSTANCE),
+    )
+
+
+def _probes() -> Node:
+    """What anyone may ask of the process itself."""
+    ready = _operation(
+        "Can a decision be given?",
+        {200: _ok("Yes.", "Readiness"), 503: _ok("Stale, and asked strictly.", "Readiness")},
+        parameters=(_STRICT,),
     )
     live = _operation("Does the event loop turn?", {200: _ok("Yes.", "Object")})
     version = _operation("What runs.", {200: _ok("It.", "Version")})
     metrics = _operation("Metrics.", {200: {"description": "Prometheus text.", "content": _TEXT}})
-    itself = _operation("This document.", {200: _ok("It.", "Object")}, 403)
-    page = _operation("The status page.", {200: {"description": "HTML.", "content": _HTML}}, 403)
     return {
-        "/": _readable(page),
-        "/allowed": _readable(_decision()),
-        "/allowed/{name}": _readable(_decision(_NAME)),
-        "/ext_authz/{name}/{path}": _envoy(),
-        "/v1/breakers": _readable(breakers),
-        "/v1/breakers/{name}": {**_readable(breaker), "delete": forget},
-        "/v1/breakers/{name}/override": {"put": force, "delete": release},
-        "/v1/breakers/{name}/history": _readable(history),
-        "/v1/watch": _readable(events),
-        "/v1/status": _readable(status),
-        "/v1/report": _report(),
-        "/v1/report/{name}": _report(_NAME),
-        "/v1/report/{name}/{instance}": {"delete": withdraw},
         "/livez": _readable(live),
         "/readyz": _readable(ready),
         "/version": _readable(version),
         "/metrics": _readable(metrics),
-        "/openapi.json": _readable(itself),
     }
 
 
