@@ -51,7 +51,7 @@ class Orders:
             await self._backend.force(cell, override, replace=replace)
         except Contradicted as fault:
             raise Problem(
-                409, "forced-open", f"{fault}; say `replace` if you mean to lift that"
+                409, "forced-open", f"{fault}; say `replace` (--replace) if you mean to lift that"
             ) from fault
         except StoreError as fault:
             raise _failed(fault, "the override can't be written") from fault
