@@ -20,7 +20,7 @@ from tests.acceptance.support import Consumers, Place, fleet, timing
 from tests.daemon import Daemon
 from tests.servers import ROOT, poll_until_sync
 
-pytestmark = pytest.mark.consul
+pytestmark = [pytest.mark.consul, pytest.mark.slow]  # people's commands, beside real fleets
 
 SOON_S = 20.0
 LONG = timing(open_duration="60s", max_open_duration="120s", report_interval="20s")

@@ -13,6 +13,8 @@ from tests.acceptance.support import timing
 from tests.daemon import Daemon
 from tests.servers import poll_until_sync
 
+pytestmark = pytest.mark.slow  # each signal opens the breaker and heals it in real time
+
 BAD_AND_GOOD: Mapping[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "failure_ratio": (
         {"threshold": 0.5, "minimum": 10, "window": "2s"},

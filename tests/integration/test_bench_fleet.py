@@ -14,6 +14,8 @@ from bench.fleet.model import Line, costs, fit
 from bench.fleet.rows import rows
 from bench.fleet.worker import Totals
 
+pytestmark = pytest.mark.slow  # a fleet has to start
+
 SMALL = dataclasses.replace(
     QUICK,
     sizes=(4, 12),

@@ -16,6 +16,8 @@ from bench.wrk import command, parse, reports
 from tests.daemon import Daemon
 from tests.servers import ROOT
 
+pytestmark = pytest.mark.slow  # it measures, shortly
+
 WRK = """Running 3s test @ http://127.0.0.1:9100/allowed
   1 threads and 32 connections
   Thread Stats   Avg      Stdev     Max   +/- Stdev

@@ -31,7 +31,10 @@ from tests.servers import ROOT, AclToken, ConsulServer, free_port, poll_until_sy
 Doctor = Callable[..., Diagnosis]
 WAIT_S = 60.0
 
-pytestmark = pytest.mark.consul
+pytestmark = [
+    pytest.mark.consul,
+    pytest.mark.slow,
+]  # fifty broken set-ups, each with servers of its own
 
 
 @pytest.fixture

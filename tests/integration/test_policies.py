@@ -20,7 +20,7 @@ from tests.integration.fleet import Fleet, events, metric, stays, view
 from tests.servers import ROOT, ConsulServer, poll_until_sync
 from tests.telemetry import RecordedTelemetry
 
-pytestmark = pytest.mark.consul
+pytestmark = [pytest.mark.consul, pytest.mark.slow]  # each right is taken away in turn
 
 POLICIES = ROOT / "policies"
 RULE = re.compile(r'^(\w+) "([^"]*)" \{[^}]*policy = "(\w+)"\s*\}', re.MULTILINE)

@@ -12,7 +12,7 @@ from tests.daemon import Daemon
 from tests.monitoring.test_runbooks import FOLDER, fenced
 from tests.servers import ConsulServer, consul_binary, poll_until_sync
 
-pytestmark = pytest.mark.consul
+pytestmark = [pytest.mark.consul, pytest.mark.slow]  # a fleet has to wait
 
 DEADLINE_S = 30.0
 ORDERS = timing(
