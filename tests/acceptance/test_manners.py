@@ -318,8 +318,8 @@ def test_reload_changes_breakers_and_loses_neither_state_nor_request(place: Plac
         assert daemon.allowed("gone").status == 404
         assert daemon.allowed("open").status == 503
         assert place.record("open") == opened
+        poll_until_sync(lambda: len(events(daemon, "config_reloaded")) == 1, 5, "it says so")
         assert series(daemon.get("/metrics"))[RELOADED] == 1
-        assert len(events(daemon, "config_reloaded")) == 1
         poll_until_sync(lambda: place.state("new") == "CLOSED", 5, "the new one is evaluated")
 
         def released() -> bool:

@@ -63,6 +63,7 @@ def test_bad_reports_are_ignored_alone(consul: ConsulServer, prefix: str) -> Non
             return lambda: metric(daemon, "breaker_bad_records_total", kind="report") >= at_least
 
         poll_until_sync(counted(len(bad)), 5, "each is counted")
+        poll_until_sync(lambda: len(events(daemon, "bad_report")) >= len(bad), 5, "each is told")
         said = {line["reporter"]: line["fault"] for line in events(daemon, "bad_report")}
         assert said.keys() == bad.keys()
         assert len(events(daemon, "bad_report")) == len(bad)
@@ -168,8 +169,12 @@ def test_dead_reporters_are_collected(consul: ConsulServer, prefix: str) -> None
             "only the living one is left",
             instance="alive",
         )
-        dropped = {line["reporter"] for line in events(daemon, "reporter_dropped")}
-        assert dropped == {"left", *(f"dead-{n}" for n in range(40))}
+        gone = {"left", *(f"dead-{n}" for n in range(40))}
+        poll_until_sync(
+            lambda: {line["reporter"] for line in events(daemon, "reporter_dropped")} == gone,
+            5,
+            "each is told of, once its deletion was answered",
+        )
 
 
 def test_reports_through_the_sidecar_are_written_behind(consul: ConsulServer, prefix: str) -> None:
@@ -185,7 +190,7 @@ def test_reports_through_the_sidecar_are_written_behind(consul: ConsulServer, pr
 
         assert _post(daemon, count_ok=7, count_fail=1) == 202
         began = time.monotonic()
-        first = poll_until_sync(stored, 0.5, "the first is written at once")
+        first = poll_until_sync(stored, 0.9, "the first is written at once, not after an interval")
         assert (first["count_ok"], first["count_fail"]) == (7, 1)
         for _ in range(5):
             assert _post(daemon, count_ok=10, count_fail=2, latency_ms=4) == 202
@@ -193,10 +198,12 @@ def test_reports_through_the_sidecar_are_written_behind(consul: ConsulServer, pr
         second = stored()
         assert time.monotonic() - began > 0.8
         assert (second["count_ok"], second["count_fail"]) == (50, 10)
-        assert second["interval"] == pytest.approx(1.0, abs=0.3)
+        assert 0.9 <= second["interval"] <= time.monotonic() - began + 0.1
         assert second["rate_ok"] == pytest.approx(50 / second["interval"], rel=0.01)
         assert second["latency_ms"] == 4
-        assert metric(daemon, "breaker_consul_requests_total", op="put") == 2
+        poll_until_sync(
+            lambda: metric(daemon, "breaker_consul_requests_total", op="put") == 2, 5, "two writes"
+        )
 
         assert _post(daemon, count_fail=25) == 202
         fleet.wait_for("OPEN")
@@ -256,7 +263,7 @@ def _unread(consul: ConsulServer, token: AclToken, fleet: Fleet, daemon: Daemon)
     said = len(events(daemon, "reports_empty"))
     consul.set_rules(token, _rules(fleet.prefix, "deny"))
     fleet.with_reports(lambda: view(daemon)["verdict"] == "unknown", 5, "unknown")
-    assert len(events(daemon, "reports_empty")) == said + 1
+    poll_until_sync(lambda: len(events(daemon, "reports_empty")) == said + 1, 5, "it is told once")
 
 
 def _rules(prefix: str, reports: str) -> str:
