@@ -10,11 +10,14 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import dataclass, replace
+from typing import Final
 
 from sidecar.core.types import Policy, Record, State
 
 MAX_TTL_S = 10 * 365 * 86400.0
 """The longest time to live an order may have; what has no end is dated so far ahead."""
+ENDLESS: Final = "none"
+"""Typed out in place of a ttl: until somebody releases it."""
 MAX_TEXT = 1024
 """Characters of an order's reason, and of its author."""
 

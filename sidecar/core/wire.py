@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 from sidecar.core.decision import Decision
-from sidecar.core.override import Override
+from sidecar.core.override import ENDLESS, Override
 from sidecar.core.types import Evidence, Record, Scalar, Transition
 
 EXACT = 2**53
@@ -106,7 +106,7 @@ def override_to_dict(override: Override) -> dict[str, object]:
     """An override in its public form; a ttl without end is the word `none`."""
     ttl_s = override.ttl_s
     if ttl_s is not None:
-        shown: str | float | None = "none" if math.isinf(ttl_s) else plain(ttl_s)
+        shown: str | float | None = ENDLESS if math.isinf(ttl_s) else plain(ttl_s)
     else:
         shown = None
     return {

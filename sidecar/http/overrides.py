@@ -11,7 +11,7 @@ from aiohttp import web
 
 from sidecar.core.board import Cell
 from sidecar.core.errors import Contradicted, StillEvaluated, StoreDenied, StoreError
-from sidecar.core.override import MAX_TEXT, MAX_TTL_S, Mode, Override, placed
+from sidecar.core.override import ENDLESS, MAX_TEXT, MAX_TTL_S, Mode, Override, placed
 from sidecar.core.ports import Backend
 from sidecar.core.wire import override_to_dict
 from sidecar.http import admin
@@ -21,7 +21,6 @@ from sidecar.http.problems import Problem, find, shown, store_unavailable
 from sidecar.http.replies import json
 from sidecar.http.settings import LiveSettings, Transport
 
-ENDLESS = "none"
 _FIELDS = ("mode", "ttl", "ttl_s", "reason", "author", "replace")
 _OF_THE_KEY = ("set_at", "expires_at")
 """Fields of the override as the store holds it: taken, and worked out here instead."""

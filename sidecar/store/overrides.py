@@ -11,12 +11,11 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from sidecar.core.override import MAX_TEXT, MAX_TTL_S, BadOverride, Mode, Override
+from sidecar.core.override import ENDLESS, MAX_TEXT, MAX_TTL_S, BadOverride, Mode, Override
 from sidecar.core.wire import override_to_dict, parse_rfc3339
 from sidecar.store.fields import UNDECODABLE, fault_text, field_time, reread
 
 MAX_BYTES: Final = 16 * 1024
-ENDLESS: Final = "none"
 
 _Ttl = Annotated[float, Meta(gt=0, le=MAX_TTL_S)]
 
