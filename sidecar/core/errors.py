@@ -46,3 +46,27 @@ class StillEvaluated(Exception):
 
 class IllegalTransition(Exception):
     """A transition that the table does not contain was asked for; nothing was changed."""
+
+
+class SpoolFault(Exception):
+    """Base of every fault of the spool: the disk does not do what it should; the text says what."""
+
+
+class SpoolFull(SpoolFault):
+    """A budget of the spool is used up, and its rule is to refuse; nothing was kept."""
+
+
+class SpoolDiskFull(SpoolFault):
+    """The disk has no room; nothing was kept, and it goes on when there is some again."""
+
+
+class SpoolClosed(SpoolFault):
+    """The spool takes nothing more: it was closed, or a sync failed and a restart is needed."""
+
+
+class SpoolTaken(SpoolFault):
+    """Another process has the spool's folder."""
+
+
+class SpoolFormat(SpoolFault):
+    """The folder was written by a newer version, or is no spool; it was left as it is."""
