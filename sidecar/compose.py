@@ -31,6 +31,7 @@ from sidecar.http.settings import HttpSettings, Transport
 from sidecar.loops.elect import Candidate
 
 if TYPE_CHECKING:
+    from sidecar.kafka.connection import Connection
     from sidecar.store.transport import ConsulSettings
 
 T = TypeVar("T")
@@ -91,6 +92,29 @@ def contact(config: Config) -> Contact:
         stale_after_s=stale_after(poll_wait(config.consul.max_stale_s)),
         max_stale_s=config.consul.max_stale_s,
         on_loss=OnLoss(config.consul.on_loss),
+    )
+
+
+def kafka(config: Config) -> Connection | None:
+    """How Kafka is reached; None where nobody says where it is."""
+    if not config.kafka.bootstrap_servers:
+        return None
+    from sidecar.kafka.connection import Connection  # here: most daemons don't speak to Kafka
+
+    given, tls, sasl = config.kafka, config.kafka.tls, config.kafka.sasl
+    return Connection(
+        bootstrap_servers=given.bootstrap_servers,
+        client_id=given.client_id,
+        request_timeout_s=given.request_timeout_s,
+        tls=tls.enabled,
+        ca_file=tls.ca_file,
+        client_cert=tls.client_cert,
+        client_key=tls.client_key,
+        tls_verify=tls.verify,
+        mechanism=sasl.mechanism,
+        username=sasl.username,
+        password=sasl.password,
+        password_file=sasl.password_file,
     )
 
 

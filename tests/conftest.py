@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.kafka import Kafka
 from tests.servers import ConsulServer
+from tests.toxiproxy import Toxiproxy
+
+MARKED = ("consul", "kafka")
+"""Whatever asks for one of these fixtures carries the marker of the same name."""
 
 
 def pytest_configure() -> None:
@@ -18,16 +23,32 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever asks for the Consul fixture carries its marker."""
+    """Whatever asks for a server's fixture carries its marker."""
     for item in items:
-        if isinstance(item, pytest.Function) and "consul" in item.fixturenames:
-            item.add_marker(pytest.mark.consul)
+        if isinstance(item, pytest.Function):
+            for name in MARKED:
+                if name in item.fixturenames:
+                    item.add_marker(name)
 
 
 @pytest.fixture(scope="session")
 def consul() -> Iterator[ConsulServer]:
     """One dev server for the whole run: keep to keys below `prefix`, never stop or freeze it."""
     with ConsulServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Kafka]:
+    """One broker for the whole run: keep to topics and groups of your own, never stop it."""
+    with Kafka() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def toxiproxy(kafka: Kafka) -> Iterator[Toxiproxy]:
+    """For the whole run; make proxies of your own, with names of your own."""
+    with Toxiproxy() as server:
         yield server
 
 

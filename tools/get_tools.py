@@ -5,16 +5,17 @@ but the standard library, because it runs before any virtual environment has to 
 """
 
 import argparse
-import fcntl
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from tools.programs import CONSUL, GATEWAYS, NOMAD, PACKAGED, PEERS, ROOT, GoProgram
+from tools import get_kafka, shelf
+from tools.programs import CONSUL, GATEWAYS, NOMAD, PACKAGED, PEERS, ROOT, TOXIPROXY, GoProgram
+from tools.shelf import BuildFailedError, ToolMissingError, cache_folder, only_one_build
 
 BIN = ROOT / ".tools" / "bin"
 
@@ -24,19 +25,9 @@ DAEMON_FOLDERS = ("/usr/local/sbin", "/usr/sbin")
 """Where distributions put daemons, and where PATH need not look for an ordinary user."""
 
 
-class ToolMissingError(Exception):
-    """Neither a program nor what is needed to build it is here; the text says how to get either."""
-
-
-class BuildFailedError(Exception):
-    """Go is here, yet the build failed; the text says what it needs."""
-
-
 def cached_binary(program: GoProgram) -> Path:
     """Where a built program is kept, shared by every checkout of this user."""
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    folder = f"{program.name}-{program.pinned_version()}"
-    return Path(home) / "breaker-sidecar" / "tools" / folder / program.name
+    return cache_folder(f"{program.name}-{program.pinned_version()}") / program.name
 
 
 def is_new_enough(program: GoProgram, binary: Path) -> bool:
@@ -71,15 +62,6 @@ def missing_packages() -> list[str]:
     return [package for name, package in PACKAGED.items() if shutil.which(name, path=path) is None]
 
 
-@contextmanager
-def _only_one_build(folder: Path) -> Iterator[None]:
-    """Let a second build on this machine wait for the first one's result."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def build(program: GoProgram) -> Path:
     """Build the pinned version into the cache. It appears there whole or not at all.
 
@@ -94,7 +76,7 @@ def build(program: GoProgram) -> Path:
             " or Go (https://go.dev/dl), then run `make tools`"
         )
     target = cached_binary(program)
-    with _only_one_build(target.parent):
+    with only_one_build(target.parent):
         if is_new_enough(program, target):  # the build we waited for made it
             return target
         version = program.pinned_version()
@@ -130,11 +112,7 @@ def _go_build(go: str, program: GoProgram, output: Path) -> None:
 
 def link(program: GoProgram, binary: Path) -> Path:
     """Point `.tools/bin/<name>` at this binary, in one step."""
-    BIN.mkdir(parents=True, exist_ok=True)
-    fresh = BIN / f"{program.name}.{os.getpid()}"
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(binary.resolve())
-    return fresh.replace(BIN / program.name)
+    return shelf.link(BIN / program.name, binary)
 
 
 def ensure(program: GoProgram) -> Path:
@@ -144,19 +122,24 @@ def ensure(program: GoProgram) -> Path:
 
 def main(argv: list[str] | None = None) -> int:
     """Bring the named programs, or all that tests need; say what is missing. 0 or 1."""
-    needed = (CONSUL, NOMAD, *GATEWAYS)
-    known = {program.name: program for program in (*needed, *PEERS)}
+    ways: dict[str, tuple[str, Callable[[], Path]]] = {
+        program.name: (program.title, partial(ensure, program))
+        for program in (CONSUL, NOMAD, TOXIPROXY, *GATEWAYS, *PEERS)
+    }
+    ways["kafka"] = (get_kafka.TITLE, get_kafka.ensure)
+    peers = {program.name for program in PEERS}
     parser = argparse.ArgumentParser(prog="get_tools", description=__doc__.partition("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ways)}")
     names = parser.parse_args(argv).names
-    if unknown := [name for name in names if name not in known]:
+    if unknown := [name for name in names if name not in ways]:
         parser.error(f"no such program: {', '.join(unknown)}")
     failed = False
-    for program in [known[name] for name in names] or needed:
+    for name in names or [name for name in ways if name not in peers]:
+        title, bring = ways[name]
         try:
-            linked = ensure(program)
+            linked = bring()
         except (ToolMissingError, BuildFailedError) as fault:
-            print(f"{program.title}: {fault}.", file=sys.stderr)
+            print(f"{title}: {fault}.", file=sys.stderr)
             failed = True
         else:
             print(f"{linked.relative_to(ROOT)} -> {linked.resolve()}")

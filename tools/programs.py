@@ -111,6 +111,22 @@ NOMAD = GoProgram(
     cgo=True,
 )
 
+TOXIPROXY = GoProgram(
+    name="toxiproxy",
+    title="Toxiproxy",
+    module="github.com/Shopify/toxiproxy/v2",
+    package="/cmd/server",
+    ask="-version",
+    answer=r"\Atoxiproxy-server version (\d+)\.(\d+)\.",
+    oldest=(2, 5),
+    home="https://github.com/Shopify/toxiproxy",
+    # Built as a dependency it doesn't know its own version.
+    flags=(
+        "-trimpath",
+        "-ldflags=-s -w -X github.com/Shopify/toxiproxy/v2.Version={version}",
+    ),
+)
+
 OPA = GoProgram(
     name="opa",
     title="OPA",

@@ -13,8 +13,8 @@ import subprocess
 import sys
 from collections.abc import Iterable
 
-from tools import get_tools
-from tools.programs import CONSUL, GATEWAYS, NOMAD, ROOT, GoProgram, cni_plugins
+from tools import get_kafka, get_tools, shelf
+from tools.programs import CONSUL, GATEWAYS, NOMAD, ROOT, TOXIPROXY, GoProgram, cni_plugins
 
 REMEDIES = {
     "browser": "Chromium on PATH (on Debian: chromium)",
@@ -22,6 +22,8 @@ REMEDIES = {
     "gateways": "nginx and HAProxy (on Debian: nginx-light and haproxy); Go builds the others",
     "go": "Go on PATH (https://go.dev/dl)",
     "java": "a JDK and Maven on PATH (on Debian: default-jdk-headless and maven)",
+    "kafka": "a JDK and Maven on PATH (on Debian: default-jdk-headless and maven), and Go to build"
+    " Toxiproxy",
     "node": "Node.js on PATH (on Debian: nodejs)",
     "nomad": "root; Nomad 1.8 or newer on PATH, or Go and a C compiler to build one; CNI plugins,"
     " iptables, ip and nsenter (on Debian: containernetworking-plugins, iptables, iproute2,"
@@ -50,6 +52,7 @@ ONLY_IN_ALL = (
     "gateways",
     "go",
     "java",
+    "kafka",
     "node",
     "nomad",
     "packages",
@@ -77,9 +80,19 @@ def missing_needs(*, everything: bool) -> list[str]:
             for marker, programs in TOOLCHAINS.items()
             if any(shutil.which(program) is None for program in programs)
         ]
+        if not _kafka_runs():
+            missing.append("kafka")
         if "nomad" not in missing and not _nomad_runs():
             missing.append("nomad")
     return missing
+
+
+def _kafka_runs() -> bool:
+    try:
+        get_kafka.ensure()
+    except shelf.ToolMissingError:
+        return False
+    return _brought(TOXIPROXY)
 
 
 def _nomad_runs() -> bool:
@@ -91,7 +104,7 @@ def _brought(*programs: GoProgram) -> bool:
     try:
         for program in programs:
             get_tools.ensure(program)
-    except get_tools.ToolMissingError:
+    except shelf.ToolMissingError:
         return False
     return True
 
@@ -134,7 +147,7 @@ def main(argv: list[str] | None = None) -> int:
         return run_pytest(without([*REMEDIES, "slow"]), extra, no_skip=no_skip)
     try:
         left_out = missing_needs(everything=chosen.which == "all")
-    except get_tools.BuildFailedError as fault:
+    except shelf.BuildFailedError as fault:
         print(f"{fault}. `make test-fast` needs no servers.", file=sys.stderr)
         return 1
     if left_out and no_skip:

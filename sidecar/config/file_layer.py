@@ -29,8 +29,9 @@ class _FileReader:
             return
         block = table.entries.pop(keys.BLOCK, None) if keys.BLOCK in table.entries else None
         if block is not None:
-            for name in keys.BLOCK_SIBLINGS:  # the rest of the source system's own file
-                table.entries.pop(name, None)
+            for name in keys.BLOCK_SIBLINGS:
+                if name in table.entries and not _is_ours(name, table.entries[name].node):
+                    del table.entries[name]
             if "breakers" in table.entries:
                 fix = "move its settings to breakers.default and consul.address"
                 self._refuse((), block.line, keys.BLOCK, "stands beside breakers", fix)
@@ -104,7 +105,7 @@ class _FileReader:
     def _unknown(self, entry: Entry, path: Path, known: Iterable[str]) -> None:
         what = "signal" if path[-2:-1] == (keys.SIGNALS.name,) else "key"
         fix = hint(path[-1], known)
-        if path[0] in keys.BLOCK_SIBLINGS and len(path) == 1:
+        if path in _SOURCES_OWN:
             fix = f"leave it out; only beside {keys.BLOCK} is it passed over"
         self._refuse(path, entry.line, ".".join(path), f"is an unknown {what}", fix)
 
@@ -113,6 +114,16 @@ class _FileReader:
 
     def _refuse(self, path: Path, line: int, key: str, problem: str, fix: str) -> None:
         self.layer.refuse(path, Origin(self.source, line, key), problem, fix)
+
+
+_SOURCES_OWN = (("server",), ("kafka", "brokers"))
+"""What the source system's own file has, and nobody else's."""
+
+
+def _is_ours(name: str, node: Node) -> bool:
+    """Whether what stands beside the source system's block is a section of this program's."""
+    has = isinstance(node, Table) and "bootstrap_servers" in node.entries
+    return name == keys.KAFKA.name and has
 
 
 def _is_null(node: Node) -> bool:

@@ -99,6 +99,36 @@ CONSUL = Section(
         Key("namespace", kinds.TEXT, nullable=True),
     ),
 )
+KAFKA = Section(
+    "kafka",
+    model.Kafka,
+    (
+        Key("bootstrap_servers", kinds.SERVERS),
+        Key("client_id", kinds.TEXT),
+        _timer("request_timeout", duration(0.5, 60.0)),
+        Section(
+            "tls",
+            model.Tls,
+            (
+                Key("enabled", kinds.BOOLEAN),
+                Key("ca_file", kinds.PATH, nullable=True),
+                Key("client_cert", kinds.PATH, nullable=True),
+                Key("client_key", kinds.PATH, nullable=True),
+                Key("verify", kinds.BOOLEAN),
+            ),
+        ),
+        Section(
+            "sasl",
+            model.Sasl,
+            (
+                Key("mechanism", choice("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"), nullable=True),
+                Key("username", kinds.TEXT, nullable=True),
+                Key("password", kinds.TEXT, nullable=True, secret=True),
+                Key("password_file", kinds.PATH, nullable=True),
+            ),
+        ),
+    ),
+)
 HALF_OPEN = Section(
     "half_open",
     model.HalfOpen,
@@ -192,6 +222,7 @@ ROOT = Section(
         Key("reports", choice("tcp", "socket", "off")),
         LISTEN,
         CONSUL,
+        KAFKA,
         BREAKERS,
         Section("admin", model.Admin, (Key("token_file", kinds.PATH, nullable=True),)),
     ),
@@ -200,6 +231,8 @@ ROOT = Section(
 # The source system's block: where each of its keys lands.
 BLOCK = "circuit_breaker"
 BLOCK_SIBLINGS = ("server", "kafka")
+"""The rest of the source system's own file, passed over beside the block; but a `kafka` that has
+`bootstrap_servers`, which the source system's never has, is ours."""
 BLOCK_PATHS: dict[str, Path] = {
     "consul_address": ("consul", "address"),
     "consul_key_prefix": ("breakers", DEFAULT_NAME, "consul_key_prefix"),

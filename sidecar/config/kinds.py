@@ -6,7 +6,12 @@ from typing import Any
 
 import msgspec
 
-from sidecar.config.addresses import AddressError, parse_consul_address, split_host_port
+from sidecar.config.addresses import (
+    AddressError,
+    join_host_port,
+    parse_consul_address,
+    split_host_port,
+)
 from sidecar.config.faults import Unfit
 from sidecar.config.units import DURATION_PATTERN, UnitError, format_duration, parse_duration
 
@@ -14,6 +19,7 @@ _TRUE = ("1", "t", "true", "yes", "on")
 _FALSE = ("0", "f", "false", "no", "off")
 _PREFIX = r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$"
 _TOPIC = r"^[A-Za-z0-9._-]{1,249}$"  # Kafka's own rule
+KAFKA_PORT = 9092
 _HOST = r"^[A-Za-z0-9_.:-]{1,255}$"
 _SOCKET_MAX = 107  # bytes of a unix socket's path on Linux, without the closing zero
 
@@ -191,6 +197,16 @@ def _host(text: str) -> str:
     return host.lower()
 
 
+def _server(text: str) -> str:
+    try:
+        host, port = split_host_port(text.strip())
+    except AddressError as error:
+        raise Unfit(str(error), "write host:port, as kafka-1:9092") from error
+    if "://" in text or not re.fullmatch(_HOST, host):
+        raise Unfit("has what is no host", "write host:port without scheme or path")
+    return join_host_port(host, KAFKA_PORT if port is None else port)
+
+
 _STRING = {"type": "string", "minLength": 1}
 
 BOOLEAN = Kind(_boolean, {"type": "boolean"})
@@ -209,3 +225,4 @@ CONSUL_ADDRESS = Kind(_consul, _STRING)
 PREFIX = Kind(_prefix, {"type": "string", "pattern": _PREFIX, "maxLength": 256})
 TOPIC = pattern(_TOPIC, "is not a topic's name", "use up to 249 letters, digits, _ . and -")
 HOSTS = Kind(_host, {"type": "array", "items": {"type": "string", "pattern": _HOST}}, list, True)
+SERVERS = Kind(_server, {"type": "array", "items": _STRING}, list, True)

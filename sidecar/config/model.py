@@ -51,6 +51,35 @@ class Consul(msgspec.Struct, frozen=True):
         return f"{self.state_prefix}-history"
 
 
+class Tls(msgspec.Struct, frozen=True):
+    """TLS to Kafka's brokers."""
+
+    enabled: bool = False
+    ca_file: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+    verify: bool = True
+
+
+class Sasl(msgspec.Struct, frozen=True):
+    """Who the sidecar says it is to Kafka's brokers; nobody without a mechanism."""
+
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    username: str | None = None
+    password: str | None = None
+    password_file: str | None = None
+
+
+class Kafka(msgspec.Struct, frozen=True):
+    """Where Kafka is, for what reads it or writes to it; unused without bootstrap servers."""
+
+    bootstrap_servers: tuple[str, ...] = ()
+    client_id: str = "breaker-sidecar"
+    request_timeout_s: float = 5.0
+    tls: Tls = Tls()
+    sasl: Sasl = Sasl()
+
+
 class HalfOpen(msgspec.Struct, frozen=True):
     """How an open breaker lets traffic back in: the first ratio, its growth, the longest stay."""
 
@@ -164,6 +193,7 @@ class Config(msgspec.Struct, frozen=True):
     reports: Literal["tcp", "socket", "off"] = "tcp"
     listen: Listen = Listen()
     consul: Consul = Consul()
+    kafka: Kafka = Kafka()
     breakers: dict[str, Breaker] = msgspec.field(default_factory=_one_breaker)
     admin: Admin = Admin()
 

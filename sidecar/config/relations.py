@@ -7,7 +7,7 @@ import msgspec
 from sidecar.config import model
 from sidecar.config.addresses import is_loopback, split_host_port
 from sidecar.config.keys import Path
-from sidecar.config.model import Breaker, Config
+from sidecar.config.model import Breaker, Config, Kafka, Tls
 from sidecar.config.units import format_duration as dur
 
 
@@ -23,6 +23,7 @@ def clashes(config: Config) -> Iterator[Clash]:
     """Every broken rule of a configuration."""
     yield from _listen(config)
     yield from _consul(config)
+    yield from _kafka(config.kafka)
     for breaker in config.breakers.values():
         yield from _times(breaker)
         yield from _prefixes(config, breaker)
@@ -71,6 +72,28 @@ def _consul(config: Config) -> Iterator[Clash]:
             (("consul", "fast_takeover"), ("consul", "session_ttl")),
             f"fast_takeover ({fast}) is not shorter than session_ttl ({ttl})",
             "set fast_takeover to 2s, or leave it out",
+        )
+
+
+def _kafka(kafka: Kafka) -> Iterator[Clash]:
+    tls, sasl = kafka.tls, kafka.sasl
+    at: Path = ("kafka", "tls")
+    if (tls.client_cert is None) != (tls.client_key is None):
+        missing = "client_key" if tls.client_key is None else "client_cert"
+        pair = ((*at, "client_cert"), (*at, "client_key"))
+        yield Clash(pair, "is half of a pair", f"set kafka.tls.{missing} too")
+    if not tls.enabled and tls != Tls():
+        yield Clash(((*at, "enabled"),), "is off, and TLS is set up", "set it to true")
+    named = [f for f in ("username", "password", "password_file") if getattr(sasl, f) is not None]
+    if sasl.mechanism is None and named:
+        mechanism = (("kafka", "sasl", "mechanism"), ("kafka", "sasl", named[0]))
+        yield Clash(mechanism, "is missing", "set it: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512")
+    if sasl.mechanism is not None and ("username" not in named or len(named) < 2):
+        lacks = "username" if "username" not in named else "password"
+        yield Clash(
+            (("kafka", "sasl", lacks), ("kafka", "sasl", "mechanism")),
+            f"is missing: {sasl.mechanism} needs it",
+            "set username, and password_file or password",
         )
 
 

@@ -28,9 +28,16 @@ def schema() -> dict[str, Any]:
         for name in keys.BLOCK_PATHS
     }
     root["properties"][keys.BLOCK] = _mapping(block)
-    for name in keys.BLOCK_SIBLINGS:
-        root["properties"][name] = {"description": f"passed over beside {keys.BLOCK}"}
-    root["dependentRequired"] = {name: [keys.BLOCK] for name in keys.BLOCK_SIBLINGS}
+    passed_over = {"description": f"passed over beside {keys.BLOCK}"}
+    ours = root["properties"]["kafka"]
+    root["properties"] |= {"server": passed_over, "kafka": {}}
+    root["dependentRequired"] = {"server": [keys.BLOCK]}
+    root["if"] = {
+        "required": [keys.BLOCK, "kafka"],
+        "properties": {"kafka": {"not": {"type": "object", "required": ["bootstrap_servers"]}}},
+    }
+    root["then"] = {"properties": {"kafka": passed_over}}
+    root["else"] = {"properties": {"kafka": ours}}
     root["not"] = {"required": [keys.BLOCK, "breakers"]}
     return {"$schema": _DIALECT, "title": "breaker-sidecar", **root}
 

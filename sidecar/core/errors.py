@@ -70,3 +70,11 @@ class SpoolTaken(SpoolFault):
 
 class SpoolFormat(SpoolFault):
     """The folder was written by a newer version, or is no spool; it was left as it is."""
+
+
+class KafkaUnavailable(Exception):
+    """Kafka gave no usable answer in time. What was sent may have arrived or not: unknown."""
+
+
+class KafkaDenied(KafkaUnavailable):
+    """Kafka answered and said no: credentials or rights are missing."""

@@ -308,3 +308,8 @@ def test_an_unreadable_file_is_a_fault(tmp_path: Path, content: bytes | None, pr
         load_file(str(file), {})
     assert problem in str(caught.value)
     assert str(file) in str(caught.value)
+
+
+def test_a_kafka_of_ours_beside_the_block_is_read() -> None:
+    config = load("circuit_breaker:\nkafka: {bootstrap_servers: [a, 'b:9093']}", environ={})
+    assert config.kafka.bootstrap_servers == ("a:9092", "b:9093")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import get_tools
+from tools import get_tools, shelf
 from tools.programs import CADDY, CONSUL, GATEWAYS, NOMAD, OPA, TRAEFIK, GoProgram
 
 
@@ -72,14 +72,14 @@ def test_linking_replaces_a_link_that_points_elsewhere(folder: Path) -> None:
 
 
 def test_without_consul_and_go_both_are_named(folder: Path) -> None:
-    with pytest.raises(get_tools.ToolMissingError, match=r"Install Consul .* or Go "):
+    with pytest.raises(shelf.ToolMissingError, match=r"Install Consul .* or Go "):
         get_tools.ensure(CONSUL)
     assert not folder.joinpath("cache").exists()
 
 
 def test_a_failed_build_leaves_nothing_in_the_cache(folder: Path) -> None:
     fake(folder / "bin" / "go", 'echo half > "$3"; exit 1')
-    with pytest.raises(get_tools.BuildFailedError, match="module cache"):
+    with pytest.raises(shelf.BuildFailedError, match="module cache"):
         get_tools.build(CONSUL)
     assert [path.name for path in get_tools.cached_binary(CONSUL).parent.iterdir()] == [".lock"]
 
@@ -121,7 +121,7 @@ def test_each_is_known_by_its_answer(
 
 def test_the_version_is_told_to_the_build(folder: Path) -> None:
     fake(folder / "bin" / "go", f'echo "$@" > {folder}/said; exit 1')
-    with pytest.raises(get_tools.BuildFailedError):
+    with pytest.raises(shelf.BuildFailedError):
         get_tools.build(CADDY)
     assert f"CustomVersion=v{CADDY.pinned_version()}" in (folder / "said").read_text("utf-8")
 
@@ -129,7 +129,7 @@ def test_the_version_is_told_to_the_build(folder: Path) -> None:
 @pytest.mark.parametrize(("program", "cgo"), [(NOMAD, "1"), (CADDY, "0")])
 def test_only_what_needs_c_is_built_with_it(folder: Path, program: GoProgram, cgo: str) -> None:
     fake(folder / "bin" / "go", f'echo "$CGO_ENABLED" > {folder}/said; exit 1')
-    with pytest.raises(get_tools.BuildFailedError) as failed:
+    with pytest.raises(shelf.BuildFailedError) as failed:
         get_tools.build(program)
     assert (folder / "said").read_text("utf-8").strip() == cgo
     assert ("a C compiler" in str(failed.value)) == program.cgo

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import get_tools, run_tests
+from tools import get_kafka, get_tools, run_tests, shelf
 from tools.programs import ROOT
 
 
@@ -89,7 +89,7 @@ def test_a_failed_build_is_a_fault_not_a_reason_to_test_less(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*, everything: bool) -> list[str]:
-        raise get_tools.BuildFailedError("no disk")
+        raise shelf.BuildFailedError("no disk")
 
     monkeypatch.setattr(run_tests, "missing_needs", fail)
     assert run_tests.main(["test"]) == 1
@@ -102,12 +102,14 @@ def test_other_servers_are_brought_only_for_all(
 ) -> None:
     brought: list[str] = []
     monkeypatch.setattr(get_tools, "ensure", lambda program: brought.append(program.name))
+    monkeypatch.setattr(get_kafka, "ensure", lambda: brought.append("kafka"))
     monkeypatch.setattr(get_tools, "missing_packages", list)
     monkeypatch.setattr(run_tests, "TOOLCHAINS", {})
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(run_tests, "cni_plugins", lambda: ROOT)
     assert run_tests.missing_needs(everything=everything) == []
-    assert brought == ["consul", *(["caddy", "traefik", "nomad"] if everything else [])]
+    others = ["caddy", "traefik", "kafka", "toxiproxy", "nomad"]
+    assert brought == ["consul", *(others if everything else [])]
 
 
 @pytest.mark.parametrize(("user", "plugins"), [(1000, ROOT), (0, None)])

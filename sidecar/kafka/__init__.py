@@ -1,0 +1,1 @@
+"""What reads Kafka and writes to it; nothing else in the daemon touches its client."""
