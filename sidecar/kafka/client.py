@@ -15,18 +15,10 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
 
-from aiokafka.errors import (
-    AuthenticationFailedError,
-    AuthenticationMethodNotSupported,
-    ClusterAuthorizationFailedError,
-    GroupAuthorizationFailedError,
-    KafkaError,
-    SaslAuthenticationFailed,
-    TopicAuthorizationFailedError,
-    UnsupportedSaslMechanismError,
-)
+from aiokafka.errors import KafkaError
 
-from sidecar.core.errors import KafkaDenied, KafkaUnavailable
+from sidecar.core.errors import KafkaUnavailable
+from sidecar.kafka.reach import named
 
 CLOSE_S = 5.0
 """How long an abandoned client's own end is waited for, aside."""
@@ -35,15 +27,6 @@ STUCK_S = 15.0
 BACKOFF_S = 0.5
 MAX_BACKOFF_S = 15.0
 """Between two attempts to start a client."""
-_NO = (
-    AuthenticationFailedError,
-    AuthenticationMethodNotSupported,
-    ClusterAuthorizationFailedError,
-    GroupAuthorizationFailedError,
-    SaslAuthenticationFailed,
-    TopicAuthorizationFailedError,
-    UnsupportedSaslMechanismError,
-)
 
 
 class Stoppable(Protocol):
@@ -107,12 +90,9 @@ class Client(Generic[C]):
         except TimeoutError as fault:
             self._failed(client)
             raise KafkaUnavailable(f"no answer within {within_s:g} s") from fault
-        except _NO as fault:
-            self._failed(client)
-            raise KafkaDenied(str(fault) or type(fault).__name__) from fault
         except (KafkaError, OSError) as fault:
             self._failed(client)
-            raise KafkaUnavailable(f"{type(fault).__name__}: {fault}") from fault
+            raise named(fault, "Kafka") from fault
         self._failing_since = None
         return result
 

@@ -12,6 +12,7 @@ import pytest
 
 from sidecar.core.errors import StoreError, StoreRejected, StoreUnreachable
 from sidecar.store.consul import ConsulSettings, ConsulStore
+from tests.authority import Authority
 from tests.integration.fleet import Fleet, events, metric
 from tests.servers import ConsulServer, consul_binary, free_port, poll_until_sync
 from tests.telemetry import RecordedTelemetry
@@ -19,32 +20,6 @@ from tests.telemetry import RecordedTelemetry
 pytestmark = pytest.mark.consul
 
 SOON_S = 15.0
-
-
-@dataclass(frozen=True)
-class Authority:
-    """A certificate authority, with a server's and a client's certificate."""
-
-    folder: Path
-
-    def __post_init__(self) -> None:
-        self.folder.mkdir()
-        self._make("ca", "create")
-        self._make("cert", "create", "-server", "-additional-ipaddress=127.0.0.1")
-        self._make("cert", "create", "-client")
-
-    def _make(self, *arguments: str) -> None:
-        command = [str(consul_binary()), "tls", *arguments]
-        subprocess.run(command, cwd=self.folder, check=True, capture_output=True, timeout=30)
-
-    @property
-    def ca(self) -> str:
-        return str(self.folder / "consul-agent-ca.pem")
-
-    def pair(self, kind: str) -> tuple[str, str]:
-        """Certificate and key."""
-        stem = f"{self.folder}/dc1-{kind}-consul-0"
-        return f"{stem}.pem", f"{stem}-key.pem"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,76 @@
+"""Why Kafka can't be reached: what aiokafka's bootstrap says only to its log."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import Any
+
+from aiokafka.conn import create_conn
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    AuthenticationMethodNotSupported,
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    UnsupportedSaslMechanismError,
+)
+
+from sidecar.core.errors import KafkaDenied, KafkaUnavailable
+from sidecar.kafka.connection import Connection
+
+DENIALS = (
+    AuthenticationFailedError,
+    AuthenticationMethodNotSupported,
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    UnsupportedSaslMechanismError,
+)
+"""Kafka's own words for no."""
+
+
+async def fault(connection: Connection, server: str) -> KafkaUnavailable | None:
+    """What is wrong with the way to one `host:port`; None where it takes and knows us.
+
+    Bounded by the connection's `request_timeout_s`. Raises KafkaDenied where a file of the
+    configuration can't be used.
+    """
+    options = connection.options()
+    del options["bootstrap_servers"]
+    host, _, port = server.rpartition(":")
+    try:
+        async with asyncio.timeout(connection.request_timeout_s):
+            made = await create_conn(host.strip("[]"), int(port), **options)
+    except TimeoutError:
+        return KafkaUnavailable(f"{server}: no answer within {connection.request_timeout_s:g} s")
+    except (KafkaError, OSError) as error:
+        return named(error, server)
+    made.close()
+    return None
+
+
+def named(error: BaseException, place: str) -> KafkaUnavailable:
+    """An error of aiokafka's in our own terms, with whom it concerns."""
+    found: BaseException | None = error
+    while found is not None:  # aiokafka wraps what the system said
+        if isinstance(found, ssl.SSLError):
+            return KafkaDenied(f"{place}: {_tls(found)}")
+        if isinstance(found, DENIALS):
+            return KafkaDenied(f"{place}: {_said(found)}")
+        found = found.__cause__ or found.__context__
+    return KafkaUnavailable(f"{place}: {_said(error)}")
+
+
+def _tls(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    return f"TLS failed: {error.reason or error}"
+
+
+def _said(error: Any) -> str:
+    strerror = getattr(error, "strerror", None)
+    return strerror or str(error) or type(error).__name__
