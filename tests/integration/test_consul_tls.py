@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from sidecar.core.errors import StoreError, StoreRejected, StoreUnreachable
 from sidecar.store.consul import ConsulSettings, ConsulStore
 from tests.authority import Authority
 from tests.integration.fleet import Fleet, events, metric
-from tests.servers import ConsulServer, consul_binary, free_port, poll_until_sync
+from tests.servers import ConsulServer, free_port, poll_until_sync
 from tests.telemetry import RecordedTelemetry
 
 pytestmark = pytest.mark.consul
