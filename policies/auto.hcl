@@ -26,6 +26,10 @@ key "breaker-history/default" { # written with the state, in one transaction
   policy = "write"
 }
 
+key "breaker-normal/default" { # what failure_threshold: auto has learned; only with that
+  policy = "write"
+}
+
 # Reports: read to judge; written for those who report through this sidecar; deleted when an
 # instance stops, and when it has been silent for report_gc. "read" is enough with `reports: off`
 # and `report_gc: 0`.
@@ -51,6 +55,9 @@ service "breaker-sidecar-evaluator" {
 #   policy = "write"
 # }
 # key "breaker-history/orders" {
+#   policy = "write"
+# }
+# key "breaker-normal/orders" {
 #   policy = "write"
 # }
 # key_prefix "service-metrics/orders/" { # its consul_key_prefix

@@ -20,3 +20,6 @@ key "breaker/leader" {
 key "breaker-history/default" {
   policy = "write"
 }
+key "breaker-normal/default" { # only where failure_threshold is auto
+  policy = "write"
+}

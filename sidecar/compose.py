@@ -15,6 +15,7 @@ from sidecar.core.board import Board
 from sidecar.core.decision import Contact, OnLoss, poll_wait, stale_after
 from sidecar.core.ports import Backend, Store, Telemetry
 from sidecar.core.signal_settings import (
+    AutoThreshold,
     Delivery,
     FailureRatio,
     Hold,
@@ -43,11 +44,13 @@ def policies(config: Config) -> list[Policy]:
 
 
 def _policy(breaker: Breaker) -> Policy:
+    threshold, auto = _threshold(breaker)
     return Policy(
         name=breaker.name,
         shadow=breaker.mode == "shadow",
         evaluation_interval_s=breaker.evaluation_interval_s,
-        failure_threshold=breaker.failure_threshold,
+        failure_threshold=threshold,
+        auto=auto,
         report_interval_s=breaker.report_interval_s,
         report_gc_s=breaker.report_gc_s,
         open_duration_s=breaker.open_duration_s,
@@ -62,6 +65,14 @@ def _policy(breaker: Breaker) -> Policy:
         reports_prefix=breaker.consul_key_prefix,
         signals=_signals(breaker.signals),
     )
+
+
+def _threshold(breaker: Breaker) -> tuple[int, AutoThreshold | None]:
+    """The number of failures, of the beginning where it is learned, and how it is."""
+    if breaker.failure_threshold != "auto":
+        return breaker.failure_threshold, None
+    learned = msgspec.structs.asdict(breaker.auto_threshold)
+    return int(learned.pop("initial")), AutoThreshold(**learned)
 
 
 def _signals(signals: model.Signals) -> SignalSettings:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from sidecar.config import kinds, model
-from sidecar.config.kinds import Kind, choice, count, duration
+from sidecar.config.kinds import Kind, choice, count, count_or, duration
 from sidecar.core.naming import DEFAULT_NAME
 
 Path = tuple[str, ...]
@@ -138,6 +138,17 @@ HALF_OPEN = Section(
         _timer("max", duration(TIMER_LEAST_S)),
     ),
 )
+AUTO_THRESHOLD = Section(
+    "auto_threshold",
+    model.AutoThreshold,
+    (
+        Key("initial", count(1, _COUNT_MAX)),
+        Key("floor", count(1, _COUNT_MAX)),
+        Key("cap", count(1, _COUNT_MAX)),
+        _timer("history", duration(60.0, 7 * DAY_S)),
+        Key("deviations", count(2, 20)),
+    ),
+)
 _FOR = _timer("for", duration(0.0, DAY_S))
 _QUORUM = Key("quorum", count(1, 100_000))
 _WINDOW = _timer("window", duration(1.0, 3600.0))
@@ -199,7 +210,8 @@ BREAKER = Section(
         Key("group", kinds.TEXT, nullable=True),
         Key("consul_key_prefix", kinds.PREFIX),
         _timer("evaluation_interval", duration(TIMER_LEAST_S)),
-        Key("failure_threshold", count(1, _COUNT_MAX)),
+        Key("failure_threshold", count_or("auto", 1, _COUNT_MAX)),
+        AUTO_THRESHOLD,
         _timer("report_interval", duration(TIMER_LEAST_S)),
         _timer("report_gc", duration(TIMER_LEAST_S, or_zero=True)),
         _timer("open_duration", duration(TIMER_LEAST_S)),

@@ -91,6 +91,21 @@ def count(least: int, most: int) -> Kind:
     return Kind(parse, {"type": "integer", "minimum": least, "maximum": most})
 
 
+def count_or(word: str, least: int, most: int) -> Kind:
+    """A whole number between two bounds, or one word."""
+    number = count(least, most)
+
+    def parse(text: str) -> int | str:
+        if text == word:
+            return word
+        try:
+            return int(number.parse(text))
+        except Unfit as unfit:
+            raise Unfit(unfit.problem, f"{unfit.fix}, or {word}") from unfit
+
+    return Kind(parse, {"anyOf": [number.schema, {"const": word}]})
+
+
 def pattern(regex: str, problem: str, fix: str) -> Kind:
     """Text that a regular expression describes whole."""
 

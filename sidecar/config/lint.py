@@ -74,9 +74,17 @@ def _consul(config: Config) -> Iterator[str]:
 
 def _breaker(breaker: Breaker) -> Iterator[str]:
     at = f"breakers.{breaker.name}"
-    if breaker.failure_threshold < _FEW:
+    auto = breaker.auto_threshold
+    if breaker.failure_threshold != "auto" and auto != model.AutoThreshold():
+        yield f"{at}.auto_threshold: has no effect without failure_threshold: auto"
+    key, least = (
+        ("auto_threshold.floor", auto.floor)
+        if breaker.failure_threshold == "auto"
+        else ("failure_threshold", breaker.failure_threshold)
+    )
+    if least < _FEW:
         yield (
-            f"{at}.failure_threshold: {breaker.failure_threshold} may be below the number of"
+            f"{at}.{key}: {least} may be below the number of"
             " reporters; a single failure of a few of them rejects all traffic"
         )
     if breaker.report_interval_s > 3 * breaker.evaluation_interval_s:

@@ -50,6 +50,11 @@ class Consul(msgspec.Struct, frozen=True):
         """Outside the state prefix, so that nobody's watch carries the history."""
         return f"{self.state_prefix}-history"
 
+    @property
+    def normal_prefix(self) -> str:
+        """Where what was learned for `failure_threshold: auto` is kept; outside it likewise."""
+        return f"{self.state_prefix}-normal"
+
 
 class Tls(msgspec.Struct, frozen=True):
     """TLS to Kafka's brokers."""
@@ -86,6 +91,16 @@ class HalfOpen(msgspec.Struct, frozen=True):
     initial: float = 0.05
     ramp_s: float = 30.0
     max_s: float = 120.0
+
+
+class AutoThreshold(msgspec.Struct, frozen=True):
+    """`failure_threshold: auto`: what holds until the normal is known, and the bounds after."""
+
+    initial: int = 20
+    floor: int = 10
+    cap: int = 1000
+    history_s: float = 3600.0
+    deviations: int = 6
 
 
 # Defaults are left out of a breaker's hash, so that a version with one more signal agrees with one
@@ -162,7 +177,8 @@ class Breaker(msgspec.Struct, frozen=True):
     group: str | None = None
     consul_key_prefix: str = "service-metrics/kafka-consumer"
     evaluation_interval_s: float = 5.0
-    failure_threshold: int = 20
+    failure_threshold: int | Literal["auto"] = 20
+    auto_threshold: AutoThreshold = AutoThreshold()
     report_interval_s: float = 5.0
     report_gc_s: float = 3600.0
     open_duration_s: float = 30.0
@@ -228,6 +244,8 @@ def policy_hash(breaker: Breaker) -> str:
     """
     policy = msgspec.to_builtins(breaker)
     del policy["deny_status"]
+    if breaker.failure_threshold != "auto":
+        del policy["auto_threshold"]  # without effect, and unknown to older versions
     if breaker.signals.failures == Failures():
         policy["signals"].pop("failures", None)
     return hashlib.sha256(msgspec.json.encode(policy, order="sorted")).hexdigest()[:16]

@@ -27,6 +27,7 @@ def clashes(config: Config) -> Iterator[Clash]:
     for breaker in config.breakers.values():
         yield from _times(breaker)
         yield from _prefixes(config, breaker)
+        yield from _auto(breaker)
         yield from _signals(breaker)
 
 
@@ -122,6 +123,30 @@ def _times(breaker: Breaker) -> Iterator[Clash]:
         )
 
 
+def _auto(breaker: Breaker) -> Iterator[Clash]:
+    """The learned threshold's bounds, and a history that holds enough intervals."""
+    auto, at = breaker.auto_threshold, ("breakers", breaker.name, "auto_threshold")
+    if auto.floor > auto.cap:
+        yield Clash(
+            ((*at, "floor"), (*at, "cap")),
+            f"floor ({auto.floor}) is above cap ({auto.cap})",
+            f"set cap to {auto.floor} or more",
+        )
+    elif not auto.floor <= auto.initial <= auto.cap:
+        yield Clash(
+            ((*at, "initial"), (*at, "floor"), (*at, "cap")),
+            f"initial ({auto.initial}) is not between floor ({auto.floor}) and cap ({auto.cap})",
+            f"set initial to a number from {auto.floor} to {auto.cap}",
+        )
+    least_s = 60 * breaker.report_interval_s
+    if breaker.failure_threshold == "auto" and auto.history_s < least_s:
+        yield Clash(
+            ((*at, "history"), ("breakers", breaker.name, "report_interval")),
+            f"history ({dur(auto.history_s)}) holds fewer than 60 report_interval",
+            f"set it to {dur(least_s)} or more",
+        )
+
+
 def _signals(breaker: Breaker) -> Iterator[Clash]:
     """What a signal can't do without, and bounds that can't be met."""
     signals, at = breaker.signals, ("breakers", breaker.name, "signals")
@@ -149,13 +174,18 @@ def _signals(breaker: Breaker) -> Iterator[Clash]:
 def _prefixes(config: Config, breaker: Breaker) -> Iterator[Clash]:
     """Reports inside the state's prefix would wake every sidecar; the reverse mixes the two."""
     paths = (("breakers", breaker.name, "consul_key_prefix"), ("consul", "state_prefix"))
-    for prefix in (config.consul.state_prefix, config.consul.history_prefix):
+    consul = config.consul
+    held = {
+        consul.state_prefix: "state",
+        consul.history_prefix: "history",
+        consul.normal_prefix: "learned normal",
+    }
+    for prefix, what in held.items():
         if overlap(breaker.consul_key_prefix, prefix):
             yield Clash(
                 paths,
                 f"the reports' prefix ({breaker.consul_key_prefix}) and {prefix}/, which holds"
-                f" the {'state' if prefix == config.consul.state_prefix else 'history'},"
-                " lie in one another",
+                f" the {what}, lie in one another",
                 "give reports a prefix of their own, such as service-metrics/orders",
             )
 

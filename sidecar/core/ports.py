@@ -12,6 +12,7 @@ from typing import Protocol
 
 from sidecar.core.board import Board, Cell
 from sidecar.core.intake import Post
+from sidecar.core.normal import Kept
 from sidecar.core.override import BadOverride, Override
 from sidecar.core.types import (
     BadReport,
@@ -206,6 +207,9 @@ class Wire(Protocol):
     def history(self, name: str) -> str:
         """The key of a breaker's history."""
 
+    def normal(self, name: str) -> str:
+        """The key of what was learned for `failure_threshold: auto`."""
+
     def decode_state(self, value: bytes) -> Stored:
         """What a state key holds."""
 
@@ -229,6 +233,12 @@ class Wire(Protocol):
 
     def append_history(self, entries: Sequence[Transition], entry: Transition) -> bytes:
         """The history's value with one more entry, bounded."""
+
+    def decode_normal(self, value: bytes) -> Kept | None:
+        """What an evaluator had learned; None when it is junk."""
+
+    def encode_normal(self, kept: Kept) -> bytes:
+        """What was learned as it is written."""
 
     def decode_report(self, value: bytes) -> Report | BadReport:
         """A report, or what is wrong with it."""

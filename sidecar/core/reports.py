@@ -193,7 +193,7 @@ class Reports:
         failed = succeeded = 0.0
         missing = policy.signals.missing
         forgotten_s = policy.fresh_for_s + (missing.window_s if missing is not None else 0.0)
-        plain = policy.signals.plain
+        plain = policy.plain
         counting: list[tuple[str, Report]] = []
         for instance, known in self._known.items():
             report = known.report

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sidecar.core.normal import Bound
 from sidecar.core.observe import Seen
 from sidecar.core.reports import MAX_COUNT, Change, Tally, successes
 from sidecar.core.signal_settings import Delivery, FailureRatio, Missing, Slow, Stalled
@@ -52,8 +53,8 @@ def quorum(seen: Seen) -> int:
     return max(1, -(-known // 2)) if isinstance(known, int) else 1
 
 
-def failures(tally: Tally, seen: Seen, policy: Policy) -> Signal:
-    """Too many failures in the fresh reports.
+def failures(tally: Tally, seen: Seen, policy: Policy, bound: Bound | None = None) -> Signal:
+    """Too many failures in the fresh reports: as many as `bound` says, or as is configured.
 
     HALF_OPEN also fails when the failures reach the threshold scaled by the admitted share and
     outnumber the successes: a trickle that fails whole must not look healthy. And it is healthy
@@ -61,11 +62,15 @@ def failures(tally: Tally, seen: Seen, policy: Policy) -> Signal:
     """
     ratio = half_open_ratio(seen)
     needed = 1 if ratio is None else quorum(seen)
+    bound = bound or Bound(policy.failure_threshold)
+    threshold = bound.threshold
     evidence: dict[str, Scalar] = {
         "failures": plain(tally.failures),
-        "threshold": policy.failure_threshold,
+        "threshold": threshold,
         "reporters": tally.reporters,
+        **bound.evidence,
     }
+    against = f"threshold {threshold}" + (f" ({bound.why})" if bound.why else "")
     said = f"{count(tally.failures)} failures in the last interval"
 
     def signal(verdict: Verdict, detail: str) -> Signal:
@@ -80,11 +85,11 @@ def failures(tally: Tally, seen: Seen, policy: Policy) -> Signal:
 
     if tally.reporters == 0:
         return signal(Verdict.UNKNOWN, "no fresh report")
-    if tally.failures >= policy.failure_threshold:
-        return signal(Verdict.UNHEALTHY, f"{said}, threshold {policy.failure_threshold}")
+    if tally.failures >= threshold:
+        return signal(Verdict.UNHEALTHY, f"{said}, {against}")
     if ratio is not None:
         evidence["successes"] = plain(round(tally.successes, 3))
-        scaled = max(1.0, policy.failure_threshold * ratio)
+        scaled = max(1.0, threshold * ratio)
         if tally.failures >= scaled and tally.failures > tally.successes:
             return signal(
                 Verdict.UNHEALTHY,
@@ -97,7 +102,7 @@ def failures(tally: Tally, seen: Seen, policy: Policy) -> Signal:
                 Verdict.UNKNOWN,
                 f"{tally.reporters} of the {needed} reporters needed have reported since",
             )
-    return signal(Verdict.HEALTHY, f"{said}, threshold {policy.failure_threshold}")
+    return signal(Verdict.HEALTHY, f"{said}, {against}")
 
 
 def _scaled(minimum: int, seen: Seen) -> int:

@@ -76,3 +76,17 @@ class SignalSettings:
         """Nothing but `failures` as it is by default: sums over the reports are enough."""
         others = (getattr(self, f.name) for f in fields(self) if f.name != "failures")
         return self.failures == Hold() and all(other is None for other in others)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoThreshold:
+    """`failure_threshold: auto`: how the normal is learned, and the bounds of the threshold."""
+
+    floor: int = 10
+    """The threshold is never less."""
+    cap: int = 1000
+    """The threshold is never more, whatever was learned."""
+    history_s: float = 3600.0
+    """How far back the normal reaches."""
+    deviations: int = 6
+    """By how many standard deviations of the normal it must be exceeded."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from sidecar.core import rules
+from sidecar.core.normal import Bound, Normal, bound
 from sidecar.core.observe import Seen
 from sidecar.core.reports import Tally
 from sidecar.core.rules import Signal, count, half_open_ratio, quorum
@@ -57,6 +58,7 @@ def judge(
     *,
     now: float = 0.0,
     sealed: bool = False,
+    normal: Normal | None = None,
 ) -> Judgement:
     """The verdict over all signals; without any completed read it is unknown.
 
@@ -64,6 +66,7 @@ def judge(
         memory: the last judgement's.
         now: monotonic seconds.
         sealed: an override rejects everything, so that nothing being handled says nothing.
+        normal: what has been learned of the flow, for `failure_threshold: auto`.
     """
     memory = memory or Memory()
     if tally is None:
@@ -71,7 +74,8 @@ def judge(
             verdict=Verdict.UNKNOWN, reason="", detail="the reports can't be read", evidence={}
         )
     idle_since = None if sealed else _idle_since(tally, seen, policy, memory, now)
-    words = _words(tally, seen, policy, idle_since, now)
+    most = bound(normal, tally, seen, policy, now=now)
+    words = _words(tally, seen, policy, most, idle_since=idle_since, now=now)
     since = {
         word.name: memory.unhealthy_since.get(word.name, now)
         for word, _ in words
@@ -97,11 +101,17 @@ def judge(
 
 
 def _words(
-    tally: Tally, seen: Seen, policy: Policy, idle_since: float | None, now: float
+    tally: Tally,
+    seen: Seen,
+    policy: Policy,
+    most: Bound,
+    *,
+    idle_since: float | None,
+    now: float,
 ) -> list[tuple[Signal, Hold]]:
     """Every enabled signal's word, before hold and quorum."""
     on = policy.signals
-    words: list[tuple[Signal, Hold]] = [(rules.failures(tally, seen, policy), on.failures)]
+    words: list[tuple[Signal, Hold]] = [(rules.failures(tally, seen, policy, most), on.failures)]
     if on.failure_ratio is not None:
         ratio = rules.failure_ratio(tally.changes, seen, on.failure_ratio, now=now)
         words.append((ratio, on.failure_ratio))

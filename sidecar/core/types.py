@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sidecar.core.signal_settings import SignalSettings
+from sidecar.core.signal_settings import AutoThreshold, SignalSettings
 
 SCHEMA = 1
 """The version of the state record that this code writes. A higher one is followed, not written."""
@@ -212,6 +212,13 @@ class Policy:
     """Hash of the breaker's configuration, the record's `policy`."""
     reports_prefix: str = "service-metrics/kafka-consumer"
     signals: SignalSettings = field(default_factory=SignalSettings)
+    auto: AutoThreshold | None = None
+    """The threshold is learned; `failure_threshold` holds until enough is known. None: it isn't."""
+
+    @property
+    def plain(self) -> bool:
+        """Sums over the reports are enough; nothing looks at single ones."""
+        return self.signals.plain and self.auto is None
 
     @property
     def fresh_for_s(self) -> float:

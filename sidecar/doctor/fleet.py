@@ -97,7 +97,8 @@ def reporters(policy: Policy, entries: Sequence[Entry], wall_at: float) -> Itera
         mend = "have these write the report format: timestamp, rate_ok, count_fail"
         yield warning("reports", said, mend, f"{key}.consul_key_prefix", policy.reports_prefix)
     yield _freshness(policy, key, tally.fresh, tally.stale)
-    if tally.fresh > policy.failure_threshold:
+    # A learned threshold stands above what is normal, whatever their number.
+    if policy.auto is None and tally.fresh > policy.failure_threshold:
         said = f"is below the number of reporters ({tally.fresh}): one failure of each opens it"
         mend = f"set it well above {tally.fresh}"
         yield warning("reports", said, mend, f"{key}.failure_threshold", policy.failure_threshold)

@@ -57,6 +57,8 @@ def areas(config: Config) -> dict[str, str]:
         f"{config.consul.state_prefix}/": "consul.state_prefix",
         f"{config.consul.history_prefix}/": "consul.state_prefix",
     }
+    if any(breaker.failure_threshold == "auto" for breaker in config.breakers.values()):
+        found[f"{config.consul.normal_prefix}/"] = "consul.state_prefix"
     for name, breaker in config.breakers.items():
         found.setdefault(f"{breaker.consul_key_prefix}/", f"breakers.{name}.consul_key_prefix")
     return found
@@ -169,6 +171,8 @@ def _operations(config: Config, breaker: Breaker, made: str | None) -> list[dict
     operations = []
     if evaluates:
         operations += [_set(keys.state(name)), _set(keys.history(name)), _set(keys.override(name))]
+        if breaker.failure_threshold == "auto":
+            operations.append(_set(keys.normal(name)))
         lock = keys.leader(name)
         operations.append(_set(lock) if made is None else _lock(lock, made))
     if config.reports != "off" or (evaluates and breaker.report_gc_s):
@@ -218,7 +222,10 @@ def verdicts(lacking: Lacking, config: Config) -> Iterator[Finding]:
         granted = (_rule(*rule, _policy(each)) for rule, each in sorted(rules.items()))
         mend = f"{_grant(config)} {' '.join(granted)}"
         key, value = areas(config).get(area, "consul.state_prefix"), area.rstrip("/")
-        if config.role == "auto" or area == f"{config.consul.state_prefix}/":
+        if area == f"{config.consul.normal_prefix}/":
+            said += ", so what auto has learned is lost with its evaluator"
+            yield warning("rights", said, mend, key, value)
+        elif config.role == "auto" or area == f"{config.consul.state_prefix}/":
             yield fault("rights", said, mend, key, value)
         elif area == f"{config.consul.history_prefix}/":
             yield warning("rights", f"{said}: histories can't be shown", mend, key, value)

@@ -104,7 +104,8 @@ def _policy(policy: Policy) -> dict[str, object]:
         "fingerprint": policy.fingerprint,
         "consul_key_prefix": policy.reports_prefix,
         "evaluation_interval": policy.evaluation_interval_s,
-        "failure_threshold": policy.failure_threshold,
+        "failure_threshold": policy.failure_threshold if policy.auto is None else "auto",
+        "auto_threshold": _auto(policy),
         "report_interval": policy.report_interval_s,
         "report_gc": policy.report_gc_s,
         "open_duration": policy.open_duration_s,
@@ -117,6 +118,19 @@ def _policy(policy: Policy) -> dict[str, object]:
         "on_unknown": "healthy" if policy.unknown_is_healthy else "hold",
         "foreign_writes": "reassert" if policy.reassert else "adopt",
         "deny_status": policy.deny_status,
+    }
+
+
+def _auto(policy: Policy) -> dict[str, object] | None:
+    auto = policy.auto
+    if auto is None:
+        return None
+    return {
+        "initial": policy.failure_threshold,
+        "floor": auto.floor,
+        "cap": auto.cap,
+        "history": auto.history_s,
+        "deviations": auto.deviations,
     }
 
 

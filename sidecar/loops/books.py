@@ -6,8 +6,9 @@ Needs no breaker configured and no lock held: an order is a person's word, and t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
-from sidecar.core.errors import Contradicted, StillEvaluated, StoreUnreachable
+from sidecar.core.errors import Contradicted, StillEvaluated, StoreDenied, StoreUnreachable
 from sidecar.core.override import (
     BadOverride,
     Override,
@@ -83,6 +84,9 @@ class Books:
             await store.swap(entry.key, self._closed(entry), entry.modify_index)
         for key in (wire.override(name), wire.history(name), wire.state(name), wire.leader(name)):
             await store.delete(key)
+        # A token made before this key was may not touch it, and only `auto` ever wrote it.
+        with contextlib.suppress(StoreDenied):
+            await store.delete(wire.normal(name))
         await self._let_others(COMES_BACK_S)
         if await store.read(wire.state(name)) is not None:
             raise StillEvaluated(self._still(name, await store.read(wire.leader(name))))

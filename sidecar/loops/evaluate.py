@@ -24,6 +24,7 @@ from sidecar.core.writing import Author, Move
 from sidecar.loops.around import Around
 from sidecar.loops.elect import Elector
 from sidecar.loops.guard import Signal
+from sidecar.loops.learning import NormalKey
 from sidecar.loops.listing import GAP_FACTOR, Listing
 from sidecar.loops.pace import MIN_GAP_S
 from sidecar.loops.tending import OverrideKey
@@ -59,6 +60,7 @@ class Evaluator:
         self._history: list[Transition] = []
         self._listing = Listing(around, cell, self.round)
         self._override = OverrideKey(around, cell)
+        self._normal = NormalKey(around, cell)
         self._busy = asyncio.Lock()
         self._last_round = 0.0
         self._gap_s = MIN_GAP_S
@@ -98,6 +100,7 @@ class Evaluator:
             with attempt:
                 try:
                     await self._learn()
+                    await self._normal.recall()
                 except StoreDenied as fault:
                     await self._elector.give_up(self._name, DENIED_PAUSE_S, str(fault))
                     raise
@@ -141,6 +144,7 @@ class Evaluator:
             session = self._elector.may_write(self._name)
             if session is not None:
                 await self._override.tend(session)
+                await self._normal.tend(session)
             await self._collect()
             if await self.wake.wait(self._until_due()):
                 await asyncio.sleep(self._last_round + self._gap_s - self._around.clock.now())
@@ -205,8 +209,17 @@ class Evaluator:
         readable = self._listing.readable(now)
         tally = self._listing.reports.tally(seen.floor_index, policy, now=now) if readable else None
         sealed = rejects_all(cell.standing, now)
-        judgement = judge(tally, seen, policy, self._memory, now=now, sealed=sealed)
+        judgement = judge(
+            tally,
+            seen,
+            policy,
+            self._memory,
+            now=now,
+            sealed=sealed,
+            normal=self._normal.normal,
+        )
         self._memory = judgement.memory
+        self._normal.note(tally, judgement.verdict, now=now)
         cell.tally, cell.judgement = tally, judgement
         if seen.kind is Kind.FOREIGN and seen.index != self._foreign_index:
             self._foreign_index = seen.index

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 from sidecar.core.naming import BREAKER_NAME, DEFAULT_NAME, RESERVED_NAMES
+from sidecar.core.normal import Kept
 from sidecar.core.override import BadOverride, Override
 from sidecar.core.types import BadReport, LockHolder, Record, Report, Stored, Transition
+from sidecar.store.normals import decode_normal, encode_normal
 from sidecar.store.overrides import decode_override, encode_override
 from sidecar.store.records import (
     append_history,
@@ -56,6 +58,10 @@ class Keys:
     def history(self, name: str) -> str:
         """The key of a breaker's history, outside the watched prefix."""
         return f"{self._prefix}-history/{name}"
+
+    def normal(self, name: str) -> str:
+        """The key of what was learned for `failure_threshold: auto`, outside it likewise."""
+        return f"{self._prefix}-normal/{name}"
 
     def parse(self, key: str) -> tuple[str, KeyKind] | None:
         """Which breaker a watched key belongs to and what it is; None when it is none of ours."""
@@ -108,6 +114,14 @@ class JsonWire(Keys):
     def append_history(self, entries: Sequence[Transition], entry: Transition) -> bytes:
         """The history's value with one more entry, bounded."""
         return append_history(entries, entry)
+
+    def decode_normal(self, value: bytes) -> Kept | None:
+        """What an evaluator had learned; None when it is junk."""
+        return decode_normal(value)
+
+    def encode_normal(self, kept: Kept) -> bytes:
+        """What was learned as it is written."""
+        return encode_normal(kept)
 
     def decode_report(self, value: bytes) -> Report | BadReport:
         """A report, or what is wrong with it."""

@@ -181,7 +181,7 @@ BAD_RECORDS = Metric(
     "breaker_bad_records_total",
     "counter",
     "Values in the store that could not be used, by what they should have been.",
-    {"kind": ("report", "state", "history", "override")},
+    {"kind": ("report", "state", "history", "override", "normal")},
 )
 CONSUL_REQUESTS = Metric(
     "breaker_consul_requests_total",
@@ -250,6 +250,9 @@ OVERRIDE_KEPT = Event(
     "override_kept", "An override is over here, but its key can't be deleted yet; said once."
 )
 FORGOTTEN = Event("forgotten", "A breaker was closed and its keys were deleted.")
+NORMAL_UNSAVED = Event(
+    "normal_unsaved", "What auto has learned can't be read or stored, and why; said once."
+)
 REPORTER_DROPPED = Event("reporter_dropped", "A key silent for report_gc was deleted.")
 
 # --- the lock --------------------------------------------------------------------------------

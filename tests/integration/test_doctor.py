@@ -466,6 +466,15 @@ def test_a_right_that_is_lacking(  # noqa: PLR0917 - pytest passes its fixtures 
     assert guarded.kv_keys(prefix) == []
 
 
+def test_auto_wants_its_key(doctor: Doctor, guarded: ConsulServer, prefix: str) -> None:
+    token = guarded.make_token(rules(prefix) + SESSION)
+    found = doctor(with_token(guarded, prefix, token, breaker={"failure_threshold": "auto"}))
+    assert found.of("fault") == []
+    mend = RULE.format("key", f"{prefix}-normal/default", "write")
+    said = f"lacks key:write on {prefix}-normal/default, so what auto has learned is lost"
+    found.expect("warning", "consul.state_prefix", f"{prefix}-normal", said, mend)
+
+
 def test_a_follower_that_may_not_read(doctor: Doctor, guarded: ConsulServer, prefix: str) -> None:
     token = guarded.make_token(rules(prefix, state="deny", history="read"))
     found = doctor(with_token(guarded, prefix, token, role="follower"))

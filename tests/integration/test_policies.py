@@ -39,9 +39,9 @@ def policy(name: str, prefix: str) -> str:
     """A committed policy for a fleet's own keys."""
     text = Path(POLICIES / f"{name}.hcl").read_text("utf-8")
     text = re.sub(r"(?m)#.*$", "", text)
-    text = text.replace('"breaker/', f'"{prefix}/').replace(
-        '"breaker-history/', f'"{prefix}-history/'
-    )
+    text = text.replace('"breaker/', f'"{prefix}/')
+    for beside in ("history", "normal"):
+        text = text.replace(f'"breaker-{beside}/', f'"{prefix}-{beside}/')
     return text.replace('"service-metrics/kafka-consumer/', f'"{prefix}-reports/')
 
 
@@ -77,6 +77,8 @@ async def evaluating(store: ConsulStore, prefix: str) -> None:
         done = await store.commit(Fence(lock, session.id), written)
         assert isinstance(done, Committed)
         assert await store.read(f"{prefix}-history/default") is not None
+        learned = [Put(f"{prefix}-normal/default", b"{}")]
+        assert isinstance(await store.commit(Fence(lock, session.id), learned), Committed)
         assert await store.swap(
             f"{prefix}/override", uuid.uuid4().bytes, await _index(store, prefix)
         )
@@ -119,6 +121,7 @@ async def ordering(store: ConsulStore, prefix: str) -> None:
     for key in ("override", "state", "leader"):
         await store.delete(f"{prefix}/{key}")
     await store.delete(f"{prefix}-history/default")
+    await store.delete(f"{prefix}-normal/default")
 
 
 WORK: dict[str, Callable[[ConsulStore, str], Awaitable[None]]] = {

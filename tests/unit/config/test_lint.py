@@ -27,6 +27,11 @@ def test_the_defaults_are_sound(text: str | None) -> None:
         ("consul: {token: a, token_file: b}", "consul.token"),
         ("consul: {token_file: b, address: '10.0.0.1:8500'}", "consul.address"),
         ("breakers: {a: {failure_threshold: 2}}", "breakers.a.failure_threshold"),
+        ("breakers: {a: {auto_threshold: {cap: 99}}}", "breakers.a.auto_threshold"),
+        (
+            "breakers: {a: {failure_threshold: auto, auto_threshold: {floor: 1}}}",
+            "breakers.a.auto_threshold.floor",
+        ),
         ("breakers: {a: {evaluation_interval: 1s}}", "breakers.a.report_interval"),
         ("breakers: {a: {open_duration: 4s}}", "breakers.a.open_duration"),
         ("breakers: {a: {half_open: {ramp: 1s, max: 4s}}}", "breakers.a.half_open.max"),

@@ -8,6 +8,7 @@ from sidecar.config.faults import ConfigFaults
 from sidecar.config.load import load, load_file
 from sidecar.config.model import (
     Admin,
+    AutoThreshold,
     Breaker,
     Config,
     Consul,
@@ -287,6 +288,24 @@ def test_the_policy_hash_tells_policies_apart() -> None:
     assert policy_hash(Breaker(failure_threshold=21)) != one
     assert policy_hash(Breaker(half_open=HalfOpen(ramp_s=31.0))) != one
     assert policy_hash(Breaker(deny_status=403)) == one
+
+
+def test_a_setting_without_effect_is_not_in_the_hash() -> None:
+    """A version that doesn't know `auto` agrees with one that doesn't use it."""
+    assert policy_hash(Breaker()) == "b9511b6f5a5940d6"
+    caps = [AutoThreshold(cap=cap) for cap in (100, 200)]
+    assert len({policy_hash(Breaker(auto_threshold=auto)) for auto in caps}) == 1
+    learned = {policy_hash(Breaker(failure_threshold="auto", auto_threshold=a)) for a in caps}
+    assert len(learned) == 2
+
+
+@pytest.mark.parametrize("text", ["auto", "17"])
+def test_a_threshold_is_a_number_or_learned(text: str) -> None:
+    yaml = f"breakers: {{a: {{failure_threshold: {text}, auto_threshold: {{initial: 30}}}}}}"
+    threshold = load(yaml, environ={}).breakers["a"].failure_threshold
+    assert threshold == (text if text == "auto" else 17)
+    variable = {"BREAKER_SIDECAR__BREAKERS__A__FAILURE_THRESHOLD": text}
+    assert load("breakers: {a: {}}", environ=variable).breakers["a"].failure_threshold == threshold
 
 
 def test_a_file_is_read(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_a_former_evaluators_counters_stay_and_its_gauges_go(
 
 def test_known_kinds_start_at_zero(metrics: Metrics) -> None:
     seen = scrape(metrics)
-    for kind in ("report", "state", "history", "override"):
+    for kind in ("report", "state", "history", "override", "normal"):
         assert seen[f'breaker_bad_records_total{{kind="{kind}"}}'] == 0
     assert seen["breaker_cas_conflicts_total"] == 0
 
