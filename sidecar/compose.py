@@ -19,6 +19,7 @@ from sidecar.core.signal_settings import (
     Delivery,
     FailureRatio,
     Hold,
+    Local,
     Missing,
     SignalSettings,
     Slow,
@@ -87,8 +88,15 @@ def _signals(signals: model.Signals) -> SignalSettings:
         slow=made(Slow, signals.slow),
         stalled=made(Stalled, signals.stalled),
         missing=made(Missing, signals.missing),
-        delivery=made(Delivery, signals.delivery),
+        delivery=_delivery(signals.delivery),
     )
+
+
+def _delivery(given: model.Delivery | None) -> Delivery | None:
+    if given is None:
+        return None
+    local = None if given.local is None else Local(**msgspec.structs.asdict(given.local))
+    return Delivery(**{**msgspec.structs.asdict(given), "local": local})
 
 
 def board(config: Config, instance: str, *, now: float) -> Board:

@@ -152,6 +152,7 @@ AUTO_THRESHOLD = Section(
 _FOR = _timer("for", duration(0.0, DAY_S))
 _QUORUM = Key("quorum", count(1, 100_000))
 _WINDOW = _timer("window", duration(1.0, 3600.0))
+_MAX_OUTSTANDING = Key("max_outstanding", count(1, _COUNT_MAX), nullable=True)
 _MINIMUM = Key("minimum", count(1, _COUNT_MAX))
 SIGNALS = Section(
     "signals",
@@ -193,7 +194,20 @@ SIGNALS = Section(
             (
                 Key("ratio", kinds.RATIO),
                 _MINIMUM,
-                Key("max_outstanding", count(1, _COUNT_MAX), nullable=True),
+                _MAX_OUTSTANDING,
+                Section(
+                    "local",
+                    model.Local,
+                    (
+                        Key("ratio", kinds.RATIO),
+                        _MINIMUM,
+                        _MAX_OUTSTANDING,
+                        _WINDOW,
+                        _timer("shut", duration(TIMER_LEAST_S, 3600.0)),
+                        Key("trial", kinds.RATIO),
+                    ),
+                    optional=True,
+                ),
                 _FOR,
                 _QUORUM,
             ),

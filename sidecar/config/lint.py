@@ -6,7 +6,7 @@ from itertools import combinations
 
 from sidecar.config import model
 from sidecar.config.addresses import is_loopback, split_host_port
-from sidecar.config.model import Breaker, Config
+from sidecar.config.model import Breaker, Config, Delivery
 from sidecar.config.relations import overlap
 from sidecar.config.units import format_duration as dur
 
@@ -21,6 +21,10 @@ def warnings(config: Config) -> list[str]:
         found += _consul(config)
     for breaker in config.breakers.values():
         found += _breaker(breaker)
+        delivery = breaker.signals.delivery
+        if config.reports == "off" and delivery is not None and delivery.local is not None:
+            at = f"breakers.{breaker.name}.signals.delivery.local"
+            found.append(f"{at}: has no effect, since reports: off takes no producer's word")
     found += _prefixes(config)
     return found
 
@@ -105,8 +109,18 @@ def _breaker(breaker: Breaker) -> Iterator[str]:
         )
     if breaker.half_open.initial == 1:
         yield f"{at}.half_open.initial: 1 sends all traffic at once to what has just failed"
+    if breaker.signals.delivery is not None and breaker.signals.delivery.local is not None:
+        yield from _local(f"{at}.signals.delivery", breaker.signals.delivery)
     if breaker.on_unknown == "healthy":
         yield f"{at}.on_unknown: healthy closes a breaker on silence, dead consumers included"
+
+
+def _local(at: str, delivery: Delivery) -> Iterator[str]:
+    if delivery.quorum == 1:
+        yield (
+            f"{at}.local: with {at}.quorum: 1 a producer that is cut off alone can still stop the"
+            " fleet; set quorum to 2 or more"
+        )
 
 
 def _prefixes(config: Config) -> Iterator[str]:

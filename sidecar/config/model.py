@@ -147,12 +147,24 @@ class Missing(msgspec.Struct, frozen=True, omit_defaults=True):
     for_s: float = 0.0
 
 
+class Local(msgspec.Struct, frozen=True, omit_defaults=True):
+    """When a sidecar holds its own callers back, for its own producers' deliveries."""
+
+    ratio: float = 0.5
+    minimum: int = 20
+    max_outstanding: int | None = None
+    window_s: float = 15.0
+    shut_s: float = 5.0
+    trial: float = 0.05
+
+
 class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
     """Producers' deliveries to Kafka."""
 
     ratio: float = 0.5
     minimum: int = 20
     max_outstanding: int | None = None
+    local: Local | None = None
     for_s: float = 0.0
     quorum: int = 1
 
@@ -240,12 +252,14 @@ def policy_hash(breaker: Breaker) -> str:
     """Sixteen hex digits that differ where two sidecars would judge the same flow differently.
 
     ``deny_status`` is left out: it is how one gateway wants its answer, and may differ between
-    sidecars that agree in everything else.
+    sidecars that agree in everything else. So may a sidecar's own gate, ``delivery.local``.
     """
     policy = msgspec.to_builtins(breaker)
     del policy["deny_status"]
     if breaker.failure_threshold != "auto":
         del policy["auto_threshold"]  # without effect, and unknown to older versions
+    if breaker.signals.delivery is not None:
+        policy["signals"]["delivery"].pop("local", None)
     if breaker.signals.failures == Failures():
         policy["signals"].pop("failures", None)
     return hashlib.sha256(msgspec.json.encode(policy, order="sorted")).hexdigest()[:16]

@@ -161,6 +161,14 @@ def _signals(breaker: Breaker) -> Iterator[Clash]:
             "is missing, and so is ratio",
             "set one of the two: min_consumers: 2, or ratio: 0.5",
         )
+    local = signals.delivery.local if signals.delivery is not None else None
+    if local is not None and local.shut_s >= local.window_s:
+        shut, window = dur(local.shut_s), dur(local.window_s)
+        yield Clash(
+            ((*at, "delivery", "local", "shut"), (*at, "delivery", "local", "window")),
+            f"shut ({shut}) would outlive what it rests on, which counts for window ({window})",
+            f"set shut to {dur(local.window_s / 3)} or so, or a longer window",
+        )
     ratio = signals.failure_ratio
     if ratio is not None and ratio.window_s < breaker.report_interval_s:
         window, interval = dur(ratio.window_s), dur(breaker.report_interval_s)

@@ -12,6 +12,8 @@ from dataclasses import replace
 
 from sidecar.core.admission import Spread, hashed_share
 from sidecar.core.decision import Contact, Decision, decide, forgotten
+from sidecar.core.intake import Post
+from sidecar.core.local_gate import LocalGate
 from sidecar.core.observe import Kind, Seen, observe
 from sidecar.core.override import Override, Standing, observe_override
 from sidecar.core.reports import Tally
@@ -31,6 +33,7 @@ class Cell:
         "decision",
         "evaluating",
         "forgotten",
+        "gate",
         "holder",
         "judgement",
         "lock_as_of",
@@ -61,6 +64,8 @@ class Cell:
         """The store's index this cell is up to date with; -1 once its clock has gone back."""
         self.lock_as_of = 0
         """The same for its lock, which is written apart."""
+        self.gate = LocalGate()
+        """This sidecar's own; it passes everything where `delivery.local` is off."""
         self.standing: Standing | None = None
         """The override as seen, over or not."""
         self.override_as_of: int | None = None
@@ -213,6 +218,11 @@ class Board:
             )
         )
 
+    def delivered(self, cell: Cell, post: Post, *, now: float) -> bool:
+        """Take in what a producer of this sidecar's own says. True when that moved its gate."""
+        settings = cell.policy.local
+        return settings is not None and cell.gate.take(post, settings, now=now)
+
     def rewind(self) -> None:
         """The store's index went back (a restored snapshot): believe what comes next.
 
@@ -251,6 +261,8 @@ class Board:
             if cell is None:
                 cell = Cell(policy, self.instance, contact, now)
             cell.policy, cell.forgotten = policy, False
+            if policy.local is None:
+                cell.gate = LocalGate()
             cells[policy.name] = cell
         self.cells = cells
         self.default = default
@@ -260,6 +272,10 @@ class Board:
     def _decision(self, cell: Cell, now: float) -> Decision:
         if cell.forgotten:
             return forgotten(cell.policy, cell.standing, now=now)
+        held = None
+        if cell.policy.local is not None:
+            cell.gate.look(cell.policy.local, now=now)
+            held = cell.gate.held(cell.policy.local)
         return decide(
             cell.seen,
             self.contact,
@@ -268,6 +284,7 @@ class Board:
             share=cell.share,
             now=now,
             standing=cell.standing,
+            held=held,
         )
 
     def refresh(self, now: float) -> float:

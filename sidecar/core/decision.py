@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, replace
 
 from sidecar.core.breaker import step_gap
+from sidecar.core.local_gate import Held, Stand
 from sidecar.core.observe import Seen, nominal_ratio
 from sidecar.core.override import Mode, Override, Standing
 from sidecar.core.types import Policy, Reason, Record, State
@@ -135,6 +136,7 @@ def decide(
     share: float,
     now: float,
     standing: Standing | None = None,
+    held: Held | None = None,
 ) -> Decision:
     """What to answer for a breaker.
 
@@ -145,9 +147,34 @@ def decide(
         unheld_since: since when the lock has had no holder; None while it has one.
         share: this instance's fixed number in [0, 1) for spreading retries.
         now: monotonic seconds.
+        held: what this sidecar's own gate does; None: it passes everything.
     """
     decision = _unforced(seen, contact, unheld_since, policy, share=share, now=now)
+    if held is not None and decision.state is State.CLOSED:
+        decision = _held_back(decision, held, policy, share)
     return _overruled(decision, standing, policy, now)
+
+
+def _held_back(decision: Decision, held: Held, policy: Policy, share: float) -> Decision:
+    """A CLOSED that this sidecar's own gate narrows. In shadow mode that is counted, not done."""
+    changes_at = min(decision.changes_at, held.changes_at)
+    if policy.shadow:
+        return replace(
+            decision,
+            detail=f"shadow: {held.detail}",
+            shadow_ratio=min(decision.shadow_ratio, held.ratio),
+            changes_at=changes_at,
+        )
+    return replace(
+        decision,
+        state=State.OPEN if held.stand is Stand.SHUT else State.HALF_OPEN,
+        admit_ratio=min(decision.admit_ratio, held.ratio),
+        reason=Reason.DELIVERY_LOCAL,
+        detail=f"{held.detail}; the fleet's state is {State.CLOSED}",
+        retry_from=held.retry_from,
+        spread_s=share * 0.1 * held.shut_s if held.retry_from is not None else 0.0,
+        changes_at=changes_at,
+    )
 
 
 def _overruled(

@@ -289,9 +289,10 @@ def delivery(tally: Tally, seen: Seen, settings: Delivery, policy: Policy) -> Si
         "max_outstanding": settings.max_outstanding,
         "producers": len(reports),
     }
-    showing = sum(1 for r in reports if r.count_fail > 0 or (r.in_flight or 0) > 0)
+    showing = sum(1 for r in reports if r.count_fail > 0)
     most = settings.max_outstanding
     if most is not None and outstanding >= most:
+        showing = sum(1 for r in reports if (r.in_flight or 0) > 0)
         verdict = Verdict.UNHEALTHY
         detail = f"{count(outstanding)} messages are outstanding, at most {most}"
     elif total < minimum:

@@ -52,12 +52,27 @@ class Missing(Hold):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Local:
+    """When a sidecar holds back its own callers alone, on what its own producers say of Kafka."""
+
+    ratio: float = 0.5
+    minimum: int = 20
+    max_outstanding: int | None = None
+    window_s: float = 15.0
+    """How long a producer's word counts; the gate never outlives the last of them."""
+    shut_s: float = 5.0
+    trial: float = 0.05
+    """The share admitted to find out whether the path has healed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery(Hold):
     """What producers say of Kafka."""
 
     ratio: float = 0.5
     minimum: int = 20
     max_outstanding: int | None = None
+    local: Local | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

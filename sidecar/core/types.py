@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sidecar.core.signal_settings import AutoThreshold, SignalSettings
+from sidecar.core.signal_settings import AutoThreshold, Local, SignalSettings
 
 SCHEMA = 1
 """The version of the state record that this code writes. A higher one is followed, not written."""
@@ -77,6 +77,8 @@ class Reason(enum.StrEnum):
     """The breaker only watches: everything is admitted."""
     FORCED = "forced"
     """Somebody forced it: an override is in force."""
+    DELIVERY_LOCAL = "delivery_local"
+    """This sidecar's own producers can't deliver: it holds its own callers back, and only these."""
     FORGOTTEN = "forgotten"
     """Somebody has it forgotten: its keys are gone, and everything is admitted."""
 
@@ -224,3 +226,8 @@ class Policy:
     def fresh_for_s(self) -> float:
         """A report whose value has not changed for this long is stale (three report intervals)."""
         return 3 * self.report_interval_s
+
+    @property
+    def local(self) -> Local | None:
+        """When this sidecar holds its own callers back; None: never."""
+        return self.signals.delivery.local if self.signals.delivery is not None else None

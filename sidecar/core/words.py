@@ -72,6 +72,8 @@ def since_at(item: Item) -> float | None:
         return time_at(forced.get("set_at"))
     if item.get("lost") and item.get("state") != item.get("automaton"):
         return None  # the loss policy has put it there; the record is of before
+    if item.get("reason") == "delivery_local":
+        return None  # this sidecar's own gate has; what it rests on says since when
     return time_at(item.get("since"))
 
 
@@ -132,6 +134,8 @@ def notes(item: Item) -> Iterator[str]:
     forced = override(item)
     if forced is not None:
         yield f"FORCED {forced.get('mode')}"
+    if item.get("reason") == "delivery_local":
+        yield "here alone"
     if item.get("lost"):
         yield "store lost" if item.get("reason") == "store_lost" else "loss policy"
     if item.get("stale"):
@@ -156,6 +160,18 @@ def forced(item: Item) -> str | None:
     why = said.get("reason") or "no reason was given"
     underneath = f"; underneath: {item.get('automaton')}" if item.get("automaton") else ""
     return f"FORCED {said.get('mode')} by {by}, {time}: {why}{underneath}"
+
+
+def local_gate(item: Item) -> str | None:
+    """That this sidecar holds back its own callers alone, and why; None while it doesn't."""
+    if item.get("reason") != "delivery_local":
+        return None
+    gate = item.get("local_gate")
+    known = gate if isinstance(gate, Mapping) else {}
+    for_s = number(known.get("for_s"))
+    since = f" for {span(for_s)}" if for_s is not None else ""
+    does = "lets a trickle pass" if known.get("stand") == "trial" else "rejects"
+    return f"cut off from Kafka here alone: this sidecar {does}{since}; {item.get('detail')}"
 
 
 def shadow(item: Item, wall_at: float) -> str | None:
@@ -217,6 +233,7 @@ def concerns(item: Item, sync: object, wall_at: float) -> list[str]:
     """All that somebody who looks should know beside the state, the most pressing first."""
     said = (
         forced(item),
+        local_gate(item),
         staleness(item, sync),
         mismatch(item),
         shadow(item, wall_at),

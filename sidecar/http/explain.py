@@ -13,6 +13,8 @@ from sidecar.http import views
 _WHY = {
     "override": "somebody has forced it: that beats the record, the loss policy and shadow mode",
     "forgotten": "its keys were deleted on purpose: everything is admitted until a reload",
+    "local_gate": "this sidecar's own producers can't deliver, the fleet's can: it holds back its"
+    " own callers alone, and the record is untouched",
     "no_state": "no state has been seen yet: on_loss decides",
     "loss_policy": "what is known is older than max_stale, or nobody evaluates: on_loss decides",
     "shadow": "it is in shadow mode: everything is admitted, and what would be rejected is counted",
@@ -46,6 +48,8 @@ def _because(cell: Cell, decision: Decision) -> str:
     """What had the last word."""
     if decision.override is not None:
         return "override"
+    if decision.reason == Reason.DELIVERY_LOCAL:
+        return "local_gate"
     if decision.reason in {Reason.FORGOTTEN, Reason.NO_STATE}:
         return str(decision.reason)
     if decision.lost:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sidecar.core.local_gate import Stand
 from sidecar.core.override import Mode
 from sidecar.core.types import State
 
@@ -173,6 +174,7 @@ def _breaker() -> Node:
             "evidence": {"type": ["object", "null"]},
             "stale": _BOOLEAN,
             "lost": _BOOLEAN,
+            "local_gate": _or_null(_local_gate()),
             "override": _or_null({"$ref": "#/components/schemas/Override"}),
             "mode": {"enum": ["enforce", "shadow"]},
             "config_mismatch": _BOOLEAN,
@@ -183,6 +185,19 @@ def _breaker() -> Node:
             "reporters": _or_null(reporters),
             "policy": {"type": "object"},
             "decisions": counted,
+        }
+    )
+
+
+def _local_gate() -> Node:
+    """This sidecar's own; null where `delivery.local` is off."""
+    return _object(
+        {
+            "stand": {"enum": [stand.value for stand in Stand]},
+            "for_s": _or_null(_NUMBER),
+            "detail": {"type": ["string", "null"]},
+            "evidence": {"type": ["object", "null"]},
+            "closures": _NATURAL,
         }
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from sidecar.core.board import Board, Cell
+from sidecar.core.local_gate import Stand
 from sidecar.core.types import Policy
 from sidecar.core.wire import decision_to_dict, evidence_to_dict, override_to_dict, rfc3339
 
@@ -21,6 +22,7 @@ def breaker(cell: Cell, now: float) -> dict[str, object]:
         **decision_to_dict(decision),
         "override": _override(cell, now),
         "lost": decision.lost,
+        "local_gate": _local_gate(cell, now),
         "mode": "shadow" if policy.shadow else "enforce",
         **_record(cell),
         "config_mismatch": cell.mismatched,
@@ -44,6 +46,21 @@ def _override(cell: Cell, now: float) -> dict[str, object] | None:
     endless = math.isinf(standing.ends)
     left_s = None if endless else round(max(0.0, standing.ends - now), 3)
     return {**override_to_dict(override), "left_s": left_s}
+
+
+def _local_gate(cell: Cell, now: float) -> dict[str, object] | None:
+    """What this sidecar's own gate does, and on what it was shut; null where there is none."""
+    if cell.policy.local is None:
+        return None
+    gate = cell.gate
+    passing = gate.stand is Stand.PASSING
+    return {
+        "stand": gate.stand,
+        "for_s": None if math.isinf(gate.since) else round(max(0.0, now - gate.since), 3),
+        "detail": None if passing else gate.detail,
+        "evidence": None if passing else evidence_to_dict(gate.evidence),
+        "closures": gate.closures,
+    }
 
 
 def _record(cell: Cell) -> dict[str, object]:

@@ -33,6 +33,7 @@ class Reporter:
         self._wire = around.wire
         self._board = around.board
         self._telemetry = around.telemetry
+        self._changed = around.changed
         self._clock = around.clock
         self._draw = around.draw
         self._settle = settle
@@ -82,7 +83,10 @@ class Reporter:
             intake = self._intakes[name] = Intake(through=self._settle is not None)
             self._prefixes[name] = cell.policy.reports_prefix
         era = cell.seen.since if cell.seen is not None else 0.0  # when the present state began
-        intake.add(post, cell.policy, era, now=self._clock.now())
+        now = self._clock.now()
+        intake.add(post, cell.policy, era, now=now)
+        if post.role == "producer" and self._board.delivered(cell, post, now=now):
+            self._changed()
         return intake
 
     async def withdraw(self, cell: Cell, instance: str) -> bool:

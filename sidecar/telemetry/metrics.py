@@ -19,6 +19,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from sidecar.core.board import Board, Cell
+from sidecar.core.local_gate import Stand
 from sidecar.core.table import TABLE
 from sidecar.core.types import Reason, State, Verdict
 from sidecar.telemetry import names
@@ -173,6 +174,8 @@ class _Reading:
             names.STATE: self._states,
             names.ADMIT_RATIO: lambda: self._each(lambda c: c.decision.admit_ratio),
             names.DECISIONS: self._decisions,
+            names.LOCAL_GATE: lambda: self._gates(lambda c: c.gate.stand is not Stand.PASSING),
+            names.LOCAL_CLOSURES: lambda: self._gates(lambda c: c.gate.closures),
             names.SHADOW_REJECTIONS: lambda: self._each(lambda c: c.shadow_rejected),
             names.STALE: lambda: self._each(lambda c: c.decision.stale),
             names.LAST_SYNC: self._last_sync,
@@ -200,6 +203,12 @@ class _Reading:
     def _last_sync(self) -> Iterator[Sample]:
         synced = self._board.contact.synced
         yield (), 0.0 if synced is None else round(self._wall() - (self._now() - synced), 3)
+
+    def _gates(self, read: Callable[[Cell], float]) -> Iterator[Sample]:
+        """Only where there is one."""
+        for name, cell in self._board.cells.items():
+            if cell.policy.local is not None:
+                yield (name,), float(read(cell))
 
     def _overrides(self) -> Iterator[Sample]:
         for name, cell in self._board.cells.items():

@@ -94,6 +94,19 @@ SHADOW_REJECTIONS = Metric(
     "Calls that were admitted only because the breaker is in shadow mode.",
     _BREAKER,
 )
+LOCAL_GATE = Metric(
+    "breaker_local_gate",
+    "gauge",
+    "1 while this sidecar holds back its own callers alone, for its own producers' deliveries; no "
+    "series where `delivery.local` is off.",
+    _BREAKER,
+)
+LOCAL_CLOSURES = Metric(
+    "breaker_local_gate_closures_total",
+    "counter",
+    "How often this sidecar's own gate has shut, relapses included.",
+    _BREAKER,
+)
 STALE = Metric(
     "breaker_stale",
     "gauge",

@@ -122,6 +122,29 @@ def test_consumers_that_vanish_are_missed() -> None:
         until(_shows(daemon, "CLOSED"), "it heals")
 
 
+def test_producers_that_are_cut_off_alone_close_their_own_gate() -> None:
+    """The record stays as it is; every way to ask says what is in force here."""
+    delivery = {"quorum": 2, "local": {"minimum": 10, "window": "10s", "shut": "1s"}}
+    producer = {"instance": "p-1", "role": "producer"}
+    with Daemon(_config(delivery=delivery)) as daemon:
+        poll_until_sync(_shows(daemon, "CLOSED"), 10, "it is closed")
+        before = daemon.get("/v1/breakers/default").body
+        daemon.post("/v1/report", {**producer, "count_ok": 4, "count_fail": 6})
+        answer = daemon.allowed(peek=True)
+        assert answer.status == 503
+        assert answer.headers["x-breaker-state"] == answer.body["state"] == "OPEN"
+        assert answer.headers["x-breaker-reason"] == "delivery_local"
+        assert "60.0% of 10 deliveries failed" in answer.body["detail"]
+        after = daemon.get("/v1/breakers/default").body
+        assert (after["automaton"], after["seq"]) == ("CLOSED", before["seq"])
+        assert after["local_gate"]["evidence"]["errored"] == 6
+        assert daemon.get("/v1/breakers/default/history").body["transitions"] == []
+        poll_until_sync(_shows(daemon, "HALF_OPEN", "delivery_local"), 10, "it tries")
+        daemon.post("/v1/report", {**producer, "count_ok": 1})
+        poll_until_sync(_shows(daemon, "CLOSED"), 10, "it opens")
+        assert daemon.allowed(peek=True).body["reason"] == before["reason"]
+
+
 def test_hold_and_quorum_on_a_real_sidecar() -> None:
     """One instance alone can't stop the fleet; two can."""
     config = _config(failures={"quorum": 2})

@@ -87,7 +87,7 @@ def test_the_guard_counts_what_every_sidecar_exports() -> None:
     assert int(limit[1]) == len(guarded)
     assert guarded <= {metric for metric in METRICS if metric.by == "sidecar"}
     # What comes only with a store, an override or an evaluator can't be asked of everybody.
-    alone = {"breaker_override", "breaker_consul_requests_total"}
+    alone = {"breaker_override", "breaker_local_gate", "breaker_consul_requests_total"}
     rest = {
         metric
         for rule in rules("alert").values()

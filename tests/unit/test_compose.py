@@ -10,6 +10,7 @@ from sidecar import compose
 from sidecar.config.load import load_file
 from sidecar.config.model import Config, policy_hash
 from sidecar.core.decision import OnLoss
+from sidecar.core.signal_settings import Local
 from sidecar.core.types import Policy
 
 
@@ -116,3 +117,15 @@ def test_fast_takeover_is_for_a_store_that_others_share(
     tmp_path: Path, text: str, fast_s: float | None
 ) -> None:
     assert compose.candidate(_config(tmp_path, text), "me").fast_s == fast_s
+
+
+def test_a_gate_of_its_own_reaches_the_rules(tmp_path: Path) -> None:
+    local = "{ratio: 0.3, minimum: 5, max_outstanding: 9, window: 20s, shut: 4s, trial: 0.1}"
+    text = f"breakers: {{a: {{signals: {{delivery: {{quorum: 2, local: {local}}}}}}}}}"
+    (policy,) = compose.policies(_config(tmp_path, text))
+    assert policy.local == Local(
+        ratio=0.3, minimum=5, max_outstanding=9, window_s=20.0, shut_s=4.0, trial=0.1
+    )
+    (without,) = compose.policies(_config(tmp_path, "breakers: {a: {signals: {delivery: {}}}}"))
+    assert without.local is None
+    assert without.signals.delivery is not None

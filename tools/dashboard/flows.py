@@ -173,6 +173,22 @@ ROWS: tuple[Row, ...] = (
                 width=12,
             ),
             Panel(
+                "Cut off alone",
+                "Sidecars that hold back their own callers because only their own producers can't"
+                " reach Kafka, and how often they have shut within 5 minutes.",
+                (
+                    Query(
+                        "sum by (fleet, breaker) (breaker_local_gate{%B})", "{{fleet}} {{breaker}}"
+                    ),
+                    Query(
+                        "sum by (fleet, breaker)"
+                        " (increase(breaker_local_gate_closures_total{%B}[5m]))",
+                        "{{fleet}} {{breaker}} closures",
+                    ),
+                ),
+                width=12,
+            ),
+            Panel(
                 "Sidecars by state",
                 "How many sidecars answer by which state. Two states at once for longer than a"
                 " scrape: somebody is cut off.",

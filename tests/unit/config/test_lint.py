@@ -37,6 +37,14 @@ def test_the_defaults_are_sound(text: str | None) -> None:
         ("breakers: {a: {half_open: {ramp: 1s, max: 4s}}}", "breakers.a.half_open.max"),
         ("breakers: {a: {half_open: {initial: 1}}}", "breakers.a.half_open.initial"),
         ("breakers: {a: {on_unknown: healthy}}", "breakers.a.on_unknown"),
+        (
+            "breakers: {a: {signals: {delivery: {local: {}}}}}",
+            "breakers.a.signals.delivery.local",
+        ),
+        (
+            "{reports: off, breakers: {a: {signals: {delivery: {quorum: 2, local: {}}}}}}",
+            "breakers.a.signals.delivery.local",
+        ),
         ("breakers: {a: {}, b: {}}", "breakers.b.consul_key_prefix"),
         (
             "breakers: {a: {consul_key_prefix: m}, b: {consul_key_prefix: m/x}}",

@@ -12,8 +12,11 @@ from sidecar.config.model import (
     Breaker,
     Config,
     Consul,
+    Delivery,
     HalfOpen,
     Listen,
+    Local,
+    Signals,
     default_breaker,
     policy_hash,
 )
@@ -288,6 +291,9 @@ def test_the_policy_hash_tells_policies_apart() -> None:
     assert policy_hash(Breaker(failure_threshold=21)) != one
     assert policy_hash(Breaker(half_open=HalfOpen(ramp_s=31.0))) != one
     assert policy_hash(Breaker(deny_status=403)) == one
+    delivery = Signals(delivery=Delivery())
+    gated = Signals(delivery=Delivery(local=Local(ratio=0.9)))
+    assert policy_hash(Breaker(signals=gated)) == policy_hash(Breaker(signals=delivery)) != one
 
 
 def test_a_setting_without_effect_is_not_in_the_hash() -> None:

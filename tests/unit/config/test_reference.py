@@ -14,6 +14,7 @@ from sidecar.config.model import (
     Config,
     Delivery,
     FailureRatio,
+    Local,
     Missing,
     Signals,
     Slow,
@@ -41,7 +42,7 @@ def test_every_key_and_its_default_is_told() -> None:
         slow=Slow(),
         stalled=Stalled(),
         missing=Missing(),
-        delivery=Delivery(),
+        delivery=Delivery(local=Local()),
     )
     config = Config(breakers={"default": Breaker(signals=every)})
     shown = dict(leaves(yaml.safe_load(show(config))))

@@ -8,6 +8,8 @@ import pytest
 
 from sidecar.core.board import Board
 from sidecar.core.decision import OnLoss
+from sidecar.core.intake import Post
+from sidecar.core.signal_settings import Delivery, Local, SignalSettings
 from sidecar.core.types import Foreign, LockHolder, Policy, State
 from tests.unit.core.kit import CONTACT, POLICY, WALL_AT
 
@@ -121,3 +123,42 @@ def test_a_record_of_another_configuration_is_a_mismatch(board: Board) -> None:
     saw(board, State.OPEN, 20)
     assert not board.cells["default"].mismatched
     assert board.cells["default"].seq == 0
+
+
+GATED = replace(POLICY, signals=SignalSettings(delivery=Delivery(local=Local(minimum=10))))
+
+
+def in_force(board: Board) -> State:
+    """As of the last refresh."""
+    return board.cells["default"].decision.state
+
+
+def test_our_own_producers_shut_and_open_our_own_gate() -> None:
+    board = Board("i-1", [GATED], "default", replace(CONTACT, synced=1.0), now=0.0)
+    cell, heard = board.cells["default"], list[str]()
+    board.lock("default", "s", LockHolder(instance="x", address="", since_at=0), 5, now=0.0)
+    saw(board, State.CLOSED, 20)
+    board.refresh(1.0)
+    board.listen(heard.append)
+    bad = Post(instance="p", count_fail=10, role="producer")
+    assert board.delivered(cell, bad, now=1.0)
+    assert board.refresh(1.0) == 6.0
+    assert in_force(board) is State.OPEN
+    assert board.refresh(6.0) == CONTACT.stale_after_s + 1.0  # the store's, before the gate's 16.0
+    assert in_force(board) is State.HALF_OPEN
+    board.synced(15.0)
+    board.refresh(16.0)
+    assert in_force(board) is State.CLOSED
+    assert heard == ["default"] * 3
+
+
+def test_a_reload_without_it_opens_our_own_gate_and_another_keeps_it() -> None:
+    board = Board("i-1", [GATED], "default", CONTACT, now=0.0)
+    cell = board.cells["default"]
+    bad = Post(instance="p", count_fail=10, role="producer")
+    board.delivered(cell, bad, now=1.0)
+    board.reconfigure([GATED], "default", CONTACT, now=1.0)
+    assert in_force(board) is State.OPEN
+    board.reconfigure([POLICY], "default", CONTACT, now=1.0)
+    assert in_force(board) is State.CLOSED
+    assert not board.delivered(cell, bad, now=1.0)

@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 
 from sidecar.core.decision import Contact, Decision, OnLoss, decide, poll_wait, stale_after
+from sidecar.core.local_gate import Held, Stand
 from sidecar.core.observe import Seen, observe
+from sidecar.core.override import Mode, observe_override, placed
 from sidecar.core.types import Foreign, Policy, Reason, Record, State
 from tests.unit.core.kit import POLICY, WALL_AT
 
@@ -208,3 +210,48 @@ def test_a_frozen_store_is_noticed_within_half_of_max_stale(max_stale: float) ->
 
 def test_a_missed_poll_is_wait_and_a_sixteenth_and_two_seconds() -> None:
     assert stale_after(16.0) == 19.0
+
+
+SHUT = Held(stand=Stand.SHUT, ratio=0.0, detail="ours", retry_from=8.0, shut_s=5.0, changes_at=8.0)
+TRIAL = Held(
+    stand=Stand.TRIAL, ratio=0.05, detail="ours", retry_from=None, shut_s=5.0, changes_at=15.0
+)
+
+
+def narrowed(state: Seen | None, held: Held, policy: Policy = POLICY, **more: object) -> Decision:
+    return decide(state, contact(3.0), None, policy, share=0.5, now=3.0, held=held, **more)  # type: ignore[arg-type]
+
+
+def test_a_shut_gate_of_our_own_rejects_under_a_closed_record() -> None:
+    decision = narrowed(seen(State.CLOSED), SHUT)
+    assert (decision.state, decision.admit_ratio) == (State.OPEN, 0.0)
+    assert decision.reason == Reason.DELIVERY_LOCAL
+    assert decision.detail == "ours; the fleet's state is CLOSED"
+    assert (decision.seq, decision.stale, decision.changes_at) == (7, False, 8.0)
+    assert decision.retry_after(3.0) == 6  # 5 s left and half of a tenth of 5 s
+    trial = narrowed(seen(State.CLOSED), TRIAL)
+    assert (trial.state, trial.admit_ratio, trial.retry_after(3.0)) == (State.HALF_OPEN, 0.05, 1)
+
+
+def test_our_own_gate_lies_over_closed_alone() -> None:
+    for state in (State.OPEN, State.HALF_OPEN):
+        assert narrowed(seen(state), SHUT) == at(3.0, seen(state), share=0.5)
+
+
+def test_our_own_gate_holds_before_any_state_is_known() -> None:
+    """What our producers say of Kafka needs no store."""
+    assert narrowed(None, SHUT).state is State.OPEN
+
+
+def test_shadow_and_an_override_beat_our_own_gate() -> None:
+    shadow = narrowed(
+        seen(State.CLOSED, admit_ratio=1.0), SHUT, policy=replace(POLICY, shadow=True)
+    )
+    assert (shadow.state, shadow.admit_ratio, shadow.reason) == (State.CLOSED, 1.0, Reason.SHADOW)
+    assert (shadow.shadow_ratio, shadow.detail) == (0.0, "shadow: ours")
+    for mode, ratio in ((Mode.CLOSED, 1.0), (Mode.SHADOW, 1.0), (Mode.OPEN, 0.0)):
+        override = placed(mode, ttl_s=60, reason="", author="", wall_at=WALL_AT)
+        standing = observe_override(None, override, 1, live=True, now=3.0, wall_at=WALL_AT)
+        forced = narrowed(seen(State.CLOSED), SHUT, standing=standing)
+        assert (forced.reason, forced.admit_ratio) == (Reason.FORCED, ratio)
+        assert forced.shadow_ratio == (0.0 if mode is Mode.SHADOW else 1.0)

@@ -373,6 +373,16 @@ def test_too_much_outstanding_needs_no_delivery() -> None:
     assert fleet.signal("delivery").verdict is UNHEALTHY
 
 
+def test_a_message_on_its_way_is_no_fault_of_its_producer() -> None:
+    """All producers have some; one that fails alone stays alone, and can't stop the fleet."""
+    fleet = Fleet(delivery=Delivery(minimum=10, ratio=0.2, max_outstanding=100, quorum=2))
+    for who in ("p-1", "p-2", "p-3"):
+        fleet.says(who, ok=30, in_flight=5.0, role="producer")
+    fleet.says("p-4", fail=60, in_flight=5.0, role="producer")
+    word = fleet.signal("delivery")
+    assert (word.verdict, word.evidence["showing"]) == (HEALTHY, 1)
+
+
 # --- hold and quorum -------------------------------------------------------------------------
 
 BAD: dict[str, tuple[Callable[..., Hold], Callable[[Fleet, str], None]]] = {

@@ -160,3 +160,17 @@ def test_another_versions_answer_is_no_error(junk: object) -> None:
     for say in (words.state, words.numbers, words.reporters, words.since_at):
         say(odd)
     assert all(isinstance(note, str) for note in (*words.notes(odd), *words.signals(odd)))
+
+
+def test_who_is_cut_off_alone_is_told_so() -> None:
+    gate = {"stand": "shut", "for_s": 3.2}
+    cut = item(state="OPEN", reason="delivery_local", detail="60% failed", local_gate=gate)
+    said = "cut off from Kafka here alone: this sidecar rejects for 3s; 60% failed"
+    assert words.local_gate(cut) == said
+    assert words.concerns(cut, None, NOW_AT) == [said]
+    assert list(words.notes(cut)) == ["here alone"]
+    assert words.since_at(cut) is None
+    trial = words.local_gate(cut | {"local_gate": {"stand": "trial", "for_s": None}})
+    assert trial is not None
+    assert "lets a trickle pass; " in trial
+    assert words.local_gate(item(local_gate={"stand": "passing"})) is None

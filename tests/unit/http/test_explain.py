@@ -9,8 +9,10 @@ import pytest
 
 from sidecar.core.board import Board
 from sidecar.core.decision import OnLoss
+from sidecar.core.intake import Post
 from sidecar.core.override import Mode, placed
 from sidecar.core.reports import Tally
+from sidecar.core.signal_settings import Delivery, Local, SignalSettings
 from sidecar.core.signals import judge
 from sidecar.core.types import Policy, State
 from sidecar.http.allowed import Answers
@@ -171,3 +173,23 @@ def test_a_half_open_share_of_a_shadow_is_explained_too(clock: Clock) -> None:
     assert 1 <= spread["next_admitted_call"] <= 20
     # Everything is admitted already: there is no more to wait for.
     assert explain(cell, board, clock.now, counted=False)["more_admitted_in_s"] is None
+
+
+async def test_our_own_gate_is_explained_with_what_it_rests_on(clock: Clock) -> None:
+    signals = SignalSettings(delivery=Delivery(local=Local()))
+    board = make_board(clock, Policy(name="default", fingerprint="f1", signals=signals))
+    cell = enter(board, clock, "default", make_record(State.CLOSED, 1))
+    open_gate = {"stand": "passing", "for_s": None, "detail": None, "evidence": None, "closures": 0}
+    known = explain(cell, board, clock.now, counted=False)["known"]
+    assert isinstance(known, dict)
+    assert known["local_gate"] == open_gate
+    board.delivered(cell, Post(instance="p", count_fail=30, role="producer"), now=clock.now)
+    board.refresh(clock.now)
+    said = explain(cell, board, clock.now + 2, counted=False)
+    assert (said["because"], said["more_admitted_in_s"]) == ("local_gate", 3.0)
+    known = said["known"]
+    assert isinstance(known, dict)
+    assert (known["state"], known["automaton"], known["seq"]) == (State.OPEN, State.CLOSED, 1)
+    gate = known["local_gate"]
+    assert (gate["stand"], gate["for_s"], gate["closures"]) == ("shut", 2.0, 1)
+    assert gate["evidence"]["errored"] == 30

@@ -63,6 +63,7 @@ async def test_a_follower_tells_record_and_holder(
         "evidence": {"failures": 25, "threshold": 20, "reporters": 3},
         "stale": False,
         "lost": False,
+        "local_gate": None,
         "override": None,
         "mode": "enforce",
         "config_mismatch": True,

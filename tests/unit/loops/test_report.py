@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from sidecar.core import signal_settings
 from sidecar.core.errors import StoreUnreachable
 from sidecar.core.intake import Post
-from sidecar.core.types import Report
+from sidecar.core.types import Report, State
 from sidecar.loops.report import MAX_PARALLEL, Reporter
 from tests.unit.loops.machine import POLICY, WIRE, Before, Machine, World
 from tests.unit.loops.virtual import now, virtual
@@ -318,3 +319,19 @@ async def test_a_store_in_this_process_judges_before_the_answer() -> None:
     assert machine.state == "CLOSED"
     await reporter.post(machine.cell, Post(instance="c-1", count_fail=1))
     assert machine.state == "OPEN"
+
+
+@virtual
+async def test_our_own_producers_word_is_in_force_before_it_is_written() -> None:
+    """A consumer's is not, and neither waits for the store."""
+    local = Local()
+    gate = signal_settings.Local(minimum=10)
+    delivery = signal_settings.Delivery(local=gate)
+    cell = local.machine.cell
+    cell.policy = replace(cell.policy, signals=signal_settings.SignalSettings(delivery=delivery))
+    local.machine.link.cut("put")
+    assert local.reporter.take(cell, Post(instance="c", count_fail=50))
+    assert cell.decision.admit_ratio == 1.0
+    assert local.reporter.take(cell, Post(instance="p", count_fail=10, role="producer"))
+    assert cell.decision.state is State.OPEN
+    assert cell.decision.reason == "delivery_local"

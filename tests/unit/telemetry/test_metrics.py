@@ -10,7 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.core.board import Board
 from sidecar.core.decision import Contact, OnLoss
+from sidecar.core.intake import Post
 from sidecar.core.reports import Tally
+from sidecar.core.signal_settings import Delivery, Local, SignalSettings
 from sidecar.core.signals import Judgement, Signal
 from sidecar.core.types import Policy, State, Verdict
 from sidecar.telemetry import names
@@ -114,6 +116,21 @@ def test_decisions_are_read_where_they_are_counted(board: Board, metrics: Metric
     assert seen['breaker_decisions_total{breaker="default",decision="reject"}'] == 3
     assert seen['breaker_shadow_rejections_total{breaker="default"}'] == 2
     assert seen['breaker_decisions_total{breaker="b",decision="admit"}'] == 0
+
+
+def test_our_own_gate_shows_where_there_is_one(board: Board, metrics: Metrics) -> None:
+    gated = Policy(name="b", signals=SignalSettings(delivery=Delivery(local=Local())))
+    board.reconfigure([Policy(name="default"), gated], "default", CONTACT, now=0)
+    seen = scrape(metrics)
+    assert seen['breaker_local_gate{breaker="b"}'] == 0
+    assert seen['breaker_local_gate_closures_total{breaker="b"}'] == 0
+    assert 'breaker_local_gate{breaker="default"}' not in seen
+    board.delivered(board.cells["b"], Post(instance="p", count_fail=30), now=1.0)
+    board.refresh(1.0)
+    seen = scrape(metrics)
+    assert seen['breaker_local_gate{breaker="b"}'] == 1
+    assert seen['breaker_local_gate_closures_total{breaker="b"}'] == 1
+    assert seen['breaker_state{breaker="b",state="OPEN"}'] == 1
 
 
 def test_the_last_sync_is_a_wall_time(board: Board, metrics: Metrics) -> None:
