@@ -1,0 +1,1 @@
+"""Real servers as processes of ours on loopback: what the tests and the demo start them by."""
