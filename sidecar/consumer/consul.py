@@ -1,0 +1,109 @@
+"""One key in Consul, over plain HTTP: what is left to do where no sidecar is."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+DEFAULT_ADDRESS = "127.0.0.1:8500"
+DEFAULT_PREFIX = "service-metrics/kafka-consumer"
+
+
+class NotWritten(Exception):
+    """Consul did not take it, or nobody knows whether it did."""
+
+
+def _environment() -> Mapping[str, str]:
+    return os.environ
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsulKeys:
+    """Where reports lie, by the variables that all of Consul's clients know.
+
+    Args:
+        prefix: the breaker's `consul_key_prefix`.
+        address: `host:port`, an http or https URL, or `unix://PATH`; None: CONSUL_HTTP_ADDR, else
+            127.0.0.1:8500.
+        environ: CONSUL_HTTP_TOKEN, _TOKEN_FILE (read each time: it is renewed), _SSL, _SSL_VERIFY,
+            CONSUL_CACERT, CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY, CONSUL_NAMESPACE.
+    """
+
+    prefix: str = DEFAULT_PREFIX
+    address: str | None = None
+    environ: Mapping[str, str] = field(default_factory=_environment, repr=False)
+
+    def put(self, instance: str, value: bytes, timeout_s: float) -> None:
+        """Write the key. Blocks as long as `timeout_s` for each step. Raises NotWritten."""
+        self._do("PUT", instance, value, timeout_s)
+
+    def delete(self, instance: str, timeout_s: float) -> None:
+        """Delete the key. Raises NotWritten."""
+        self._do("DELETE", instance, None, timeout_s)
+
+    def _do(self, method: str, instance: str, body: bytes | None, timeout_s: float) -> None:
+        path = f"/v1/kv/{quote(self.prefix.rstrip('/'))}/{quote(instance)}"
+        if namespace := self.environ.get("CONSUL_NAMESPACE"):
+            path += f"?ns={quote(namespace)}"
+        connection = None
+        try:
+            connection = self._connection(timeout_s)
+            connection.request(method, path, body, self._headers())
+            answer = connection.getresponse()
+            said = answer.read(200)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise NotWritten(f"Consul: {type(error).__name__}: {error}") from error
+        finally:
+            if connection is not None:
+                connection.close()
+        if answer.status != 200 or said.strip() != b"true":
+            raise NotWritten(f"Consul answered {answer.status} to {path}: {said!r}")
+
+    def _headers(self) -> dict[str, str]:
+        token = self.environ.get("CONSUL_HTTP_TOKEN")
+        if not token and (file := self.environ.get("CONSUL_HTTP_TOKEN_FILE")):
+            token = Path(file).read_text("utf-8").strip()
+        return {"X-Consul-Token": token} if token else {}
+
+    def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
+        address = self.address or self.environ.get("CONSUL_HTTP_ADDR") or DEFAULT_ADDRESS
+        if address.startswith("unix://"):
+            return _Unix(address.removeprefix("unix://"), timeout_s)
+        secure = self.environ.get("CONSUL_HTTP_SSL", "").lower() in {"1", "t", "true"}
+        url = urlsplit(address if "://" in address else f"http://{address}")
+        if url.hostname is None:
+            raise ValueError(f"{address!r} is no address of Consul's")
+        if url.scheme == "https" or secure:
+            return http.client.HTTPSConnection(
+                url.hostname, url.port or 8501, timeout=timeout_s, context=self._tls()
+            )
+        return http.client.HTTPConnection(url.hostname, url.port or 8500, timeout=timeout_s)
+
+    def _tls(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=self.environ.get("CONSUL_CACERT") or None)
+        if certificate := self.environ.get("CONSUL_CLIENT_CERT"):
+            context.load_cert_chain(certificate, self.environ.get("CONSUL_CLIENT_KEY") or None)
+        if self.environ.get("CONSUL_HTTP_SSL_VERIFY", "").lower() in {"0", "f", "false"}:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+class _Unix(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        """Open the socket."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)

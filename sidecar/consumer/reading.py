@@ -1,0 +1,171 @@
+"""Takes events from the source as there is room for them, and holds back what isn't due."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+
+from sidecar.consumer.flow import Flow, Item, Shard
+from sidecar.consumer.headers import DUE_AT, number_of
+from sidecar.consumer.retry import RetryPolicy, backoff_ceiling_s, retry_topic
+from sidecar.consumer.source import Place, Record, Source, SourceError
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.1
+"""How long a poll waits for events; how late a partition may be resumed at most."""
+ROOM_S = 1.0
+"""Without room for so long the partitions are paused, so that polling keeps the membership."""
+FIRST_PAUSE_S = 0.2
+MOST_PAUSE_S = 10.0
+
+
+class Reader:
+    """The one task that polls.
+
+    Args:
+        kick: called when there is something to do.
+        clock: monotonic seconds, the event loop's.
+        wall: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        source: Source,
+        policy: RetryPolicy,
+        topics: Collection[str],
+        *,
+        per_partition: int,
+        kick: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._flow = flow
+        self._source = source
+        self._policy = policy
+        self._per_partition = per_partition
+        self._kick = kick
+        self._clock = clock
+        self._wall = wall
+        self._of = {topic: (topic, 0) for topic in topics}
+        for topic in topics:
+            for tier in range(1, policy.tiers + 1):
+                self._of[retry_topic(topic, tier)] = (topic, tier)
+
+    @property
+    def topics(self) -> list[str]:
+        """All topics that are read: the events' own and their retry topics."""
+        return list(self._of)
+
+    def begin(self, places: Collection[Place]) -> None:
+        """These partitions are ours."""
+        for place in places:
+            origin, tier = self._of[place.topic]
+            counts = self._flow.counts_of(origin)
+            self._flow.shards[place] = Shard(place, origin, tier, counts)
+
+    async def run(self) -> None:
+        """Read for ever. A source that fails is asked again, with growing pauses."""
+        failed = 0
+        while True:
+            try:
+                await self._turn()
+            except SourceError as error:
+                failed += 1
+                log.log(logging.WARNING if failed == 1 else logging.DEBUG, "can't read: %s", error)
+                ceiling_s = backoff_ceiling_s(failed, FIRST_PAUSE_S, MOST_PAUSE_S)
+                await asyncio.sleep(ceiling_s * random.random())  # noqa: S311 - spreads only
+            else:
+                failed = 0
+
+    async def _turn(self) -> None:
+        flow = self._flow
+        room = flow.most - flow.open
+        if room <= 0 or flow.braked or flow.stuck is not None:
+            await self._hold()
+            return
+        self._release()
+        for place, records in (await self._source.poll(room, POLL_S)).items():
+            shard = flow.shards.get(place)
+            if shard is not None:
+                self._take(shard, records)
+        self._kick()
+
+    async def _hold(self) -> None:
+        """Wait for room; all partitions are paused where that takes long."""
+        flow = self._flow
+        flow.room.clear()
+        if not (flow.braked or flow.stuck is not None):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ROOM_S):
+                    await flow.room.wait()
+                return
+        self._pause([shard for shard in flow.shards.values() if not shard.paused])
+        # Brings nothing, but shows the group that this member is alive.
+        await self._source.poll(1, 0)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ROOM_S):
+                await flow.room.wait()
+
+    def _pause(self, shards: Sequence[Shard]) -> None:
+        for shard in shards:
+            shard.paused = True
+        if shards:
+            self._source.pause([shard.place for shard in shards])
+
+    def _release(self) -> None:
+        """Resume the partitions that have room again."""
+        most = self._per_partition // 2
+        ready = [
+            shard
+            for shard in self._flow.shards.values()
+            if shard.paused and not shard.held and len(shard.tracker) <= most
+        ]
+        for shard in ready:
+            shard.paused = False
+        if ready:
+            self._source.resume([shard.place for shard in ready])
+
+    def _take(self, shard: Shard, records: Sequence[Record]) -> None:
+        shard.tracker.take([record.offset for record in records])
+        if shard.tier:
+            self._keep(shard, records)
+        else:
+            self._line_up(shard, records)
+        if not shard.paused and (shard.held or len(shard.tracker) >= self._per_partition):
+            self._pause([shard])
+
+    def _line_up(self, shard: Shard, records: Sequence[Record]) -> None:
+        put = self._flow.lanes.put
+        for record in records:
+            put(record.key, Item(shard, record))
+        self._flow.open += len(records)
+
+    def _keep(self, shard: Shard, records: Sequence[Record]) -> None:
+        """Of a retry topic: until each is due. All wait equally long, so the first is due first."""
+        now, at = self._clock(), self._wall()
+        delay_s = self._policy.delays_s[shard.tier - 1]
+        for record in records:
+            due_at_ms = number_of(record.headers, DUE_AT)
+            due_at = record.timestamp / 1000 + delay_s if due_at_ms is None else due_at_ms / 1000
+            # Whoever wrote it may have another clock; nobody waits longer than the delay.
+            shard.held.append((now + min(max(due_at - at, 0.0), delay_s), record))
+        self._due(shard)
+
+    def _due(self, shard: Shard) -> None:
+        """Line up what is due, and come back for the next."""
+        shard.timer = None
+        now, due = self._clock(), []
+        while shard.held and shard.held[0][0] <= now:
+            due.append(shard.held.popleft()[1])
+        if due:
+            self._line_up(shard, due)
+            self._kick()
+        if shard.held:
+            loop = asyncio.get_running_loop()
+            shard.timer = loop.call_later(shard.held[0][0] - now, self._due, shard)

@@ -1,0 +1,291 @@
+"""The runner: a consumer group's member that hands each event to a handler, and sees it through."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, Generic, TypeVar
+
+from sidecar.consumer.brake import Brake
+from sidecar.consumer.event import Handler
+from sidecar.consumer.flow import Flow, Hooks
+from sidecar.consumer.giving import Keeper
+from sidecar.consumer.identity import Identify, Versioned, by_content
+from sidecar.consumer.kafka import KafkaSource
+from sidecar.consumer.ledger import Ledger
+from sidecar.consumer.moving import Mover
+from sidecar.consumer.reading import Reader
+from sidecar.consumer.report import Report, Reporter
+from sidecar.consumer.retry import RetryPolicy, dead_topic, retry_topic
+from sidecar.consumer.settings import Limits
+from sidecar.consumer.sink import KafkaSink, ensure_topics
+from sidecar.consumer.source import Source
+from sidecar.consumer.store import Store
+from sidecar.consumer.working import Work, Workers
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+WATCH_S = 0.25
+"""How often handlers are looked at that may have taken too long."""
+
+
+class RunnerFailed(Exception):
+    """A part of the runner ended that must not. What was not committed comes again."""
+
+
+class Runner(Generic[T]):
+    """Reads topics as a member of a consumer group, and runs a handler for each event.
+
+    At least once: an event is committed when it and all before it on its partition are done with:
+    handled, recognised as a duplicate or as stale, or written to a retry or dead-letter topic. In
+    order: of one key, one event after the other, as long as none fails. Many keys at a time.
+
+        async def handle(event: Event[Order]) -> None:
+            await save(event.value)
+
+        await Runner("orders", group="billing", handler=handle, decode=Decoder(Order).decode).run()
+
+    `Permanent`, an error of `permanent` and a value that can't be decoded send the event to
+    `<topic>.dlq` at once. Any other error is taken to pass: see `RetryPolicy`. While nothing
+    succeeds, handlers are held back and partitions paused: see `Limits.brake_after`.
+
+    Args:
+        topics: one or more; each has retry and dead-letter topics of its own.
+        group: the consumer group.
+        handler: called for each event; never for two events of one key at a time.
+        bootstrap_servers: of Kafka.
+        decode: makes a handler's value of bytes, for example `msgspec.json.Decoder(T).decode`.
+            Without one, the value is the bytes. A tombstone's value is always None.
+        permanent: errors that never pass, besides `Permanent`.
+        retry: how often, and when, a failed event is tried again.
+        limits: how much at once, and how long at most.
+        store: where handled events are marked; None: duplicates are handled again. The runner
+            closes it.
+        identity: by what an event is recognised (`by_header`, `by_field`, `by_content`).
+        version: by what an event is old or new (`version_header`, `version_field`); None: no gate.
+        report: reports health to the breaker's sidecar or to Consul; None: nowhere.
+        hooks: for tracing.
+        create_topics: make the retry and dead-letter topics that are missing. If False, they must
+            be there.
+        client: how to connect, for all clients of Kafka (aiokafka's `security_protocol`,
+            `ssl_context`, `sasl_…`).
+        consumer: more of AIOKafkaConsumer's settings.
+        source: makes what is read instead of Kafka, from the topics to read.
+
+    Raises:
+        ValueError: settings that make no sense together.
+    """
+
+    def __init__(
+        self,
+        topics: str | Sequence[str],
+        *,
+        group: str,
+        handler: Handler[T],
+        bootstrap_servers: str | Sequence[str] = "localhost:9092",
+        decode: Callable[[bytes], T] | None = None,
+        permanent: tuple[type[Exception], ...] = (),
+        retry: RetryPolicy | None = None,
+        limits: Limits | None = None,
+        store: Store | None = None,
+        identity: Identify = by_content,
+        version: Versioned | None = None,
+        report: Report | None = None,
+        hooks: Hooks | None = None,
+        create_topics: bool = True,
+        client: Mapping[str, Any] | None = None,
+        consumer: Mapping[str, Any] | None = None,
+        source: Callable[[Collection[str]], Source] | None = None,
+    ) -> None:
+        if version is not None and store is None:
+            raise ValueError("a version gate needs a store: what is the newest is kept there")
+        self._topics = [topics] if isinstance(topics, str) else list(topics)
+        self._policy = RetryPolicy() if retry is None else retry
+        self._limits = limits = Limits() if limits is None else limits
+        self._servers, self._client = bootstrap_servers, dict(client or {})
+        self._create_topics = create_topics
+        self._ledger = None if store is None else Ledger(store, group, identity, version)
+        self.flow = Flow(limits.in_flight)
+        """What is under way; for metrics and tests."""
+        self._sink = KafkaSink(
+            bootstrap_servers=bootstrap_servers, client=self._client, timeout_s=limits.kafka_s
+        )
+        if source is None:
+            self._source: Source = KafkaSource(
+                bootstrap_servers=bootstrap_servers,
+                topics=self.read_topics,
+                group=group,
+                client=self._client,
+                consumer=consumer or {},
+                drain_s=limits.drain_s,
+                timeout_s=limits.kafka_s,
+            )
+        else:
+            self._source = source(self.read_topics)
+        self._mover = Mover(self.flow, self._sink, group)
+        self._workers = Workers(
+            self.flow,
+            self._mover,
+            Brake(limits.brake_after, limits.brake_first_s, limits.brake_most_s),
+            Work(
+                handler=handler,
+                decode=decode,
+                permanent=permanent,
+                policy=self._policy,
+                ledger=self._ledger,
+                hooks=Hooks() if hooks is None else hooks,
+                handler_s=limits.handler_s,
+            ),
+        )
+        self._reader = Reader(
+            self.flow,
+            self._source,
+            self._policy,
+            self._topics,
+            per_partition=limits.per_partition,
+            kick=self._workers.kick,
+        )
+        self._keeper = Keeper(
+            self.flow,
+            self._source,
+            reader=self._reader,
+            workers=self._workers,
+            mover=self._mover,
+            ledger=self._ledger,
+            limits=limits,
+        )
+        self._reporter = None if report is None else Reporter(self.flow, self._source, report)
+        self._stopping = asyncio.Event()
+
+    @property
+    def read_topics(self) -> list[str]:
+        """All topics that are read: the events' own and their retry topics."""
+        tiers = range(1, self._policy.tiers + 1)
+        return [*self._topics, *(retry_topic(t, n) for t in self._topics for n in tiers)]
+
+    @property
+    def workers(self) -> Workers:
+        """Who is at work; for metrics."""
+        return self._workers
+
+    async def joined(self) -> None:
+        """Wait until the first partitions are assigned."""
+        await self._keeper.joined.wait()
+
+    def stop(self) -> None:
+        """End in good order: `run` drains, commits, says goodbye and returns."""
+        self._stopping.set()
+
+    async def run(self, *, signals: bool = True) -> None:
+        """Work until `stop`, or SIGTERM or SIGINT. Can be called once.
+
+        Args:
+            signals: whether the two stop it.
+
+        Raises:
+            SourceError, SinkFailed: it could not begin.
+            RunnerFailed: it could not go on.
+        """
+        with ExitStack() as stack:
+            if signals:
+                stack.enter_context(_on_signals(self.stop))
+            tasks: list[asyncio.Task[None]] = []
+            try:
+                await self._begin(tasks)
+                await self._until_stopped(tasks)
+            finally:
+                await self._end(tasks)
+
+    async def _begin(self, tasks: list[asyncio.Task[None]]) -> None:
+        if self._create_topics:
+            await self._make_topics()
+        tasks += self._workers.start(self._limits.concurrency)
+        tasks.append(asyncio.create_task(self._watch(), name="breaker-watch"))
+        if self._reporter is not None:
+            tasks.append(asyncio.create_task(self._reporter.run(), name="breaker-report"))
+        joining = asyncio.create_task(self._source.start(self._keeper), name="breaker-join")
+        stopping = asyncio.create_task(self._stopping.wait(), name="breaker-stopping")
+        try:
+            await asyncio.wait({joining, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if joining.done():
+                joining.result()
+        finally:
+            for task in (joining, stopping):
+                task.cancel()
+            await asyncio.wait({joining, stopping})
+        if not self._stopping.is_set():
+            tasks.append(asyncio.create_task(self._reader.run(), name="breaker-read"))
+            tasks.append(asyncio.create_task(self._keeper.run(), name="breaker-commit"))
+
+    async def _make_topics(self) -> None:
+        tiers = range(1, self._policy.tiers + 1)
+        wanted = {t: [*(retry_topic(t, n) for n in tiers), dead_topic(t)] for t in self._topics}
+        made = await ensure_topics(
+            wanted,
+            bootstrap_servers=self._servers,
+            client=self._client,
+            timeout_s=self._limits.kafka_s,
+        )
+        if made:
+            log.info("made topics: %s", ", ".join(made))
+
+    async def _watch(self) -> None:
+        """Cancel what takes too long, and end with what must not have happened."""
+        while self._mover.fault is None:
+            self._workers.cancel_overdue()
+            await asyncio.sleep(WATCH_S)
+        raise RunnerFailed("an event could not be moved") from self._mover.fault
+
+    async def _until_stopped(self, tasks: list[asyncio.Task[None]]) -> None:
+        stopping = asyncio.create_task(self._stopping.wait(), name="breaker-stopping")
+        try:
+            await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+        for task in tasks:
+            if task.done():
+                fault = None if task.cancelled() else task.exception()
+                raise RunnerFailed(f"{task.get_name()} ended") from fault
+
+    async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
+        """In order: read no more, finish what is begun, commit, say goodbye, give all back."""
+        await _cancel([t for t in tasks if t.get_name() in {"breaker-read", "breaker-commit"}])
+        await self._keeper.give_back()
+        await _cancel(tasks)
+        if self._reporter is not None:
+            await self._reporter.leave()
+        await self._source.stop()
+        await self._sink.stop()
+        if self._ledger is not None:
+            await self._ledger.close()
+
+
+async def _cancel(tasks: Collection[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=5.0)
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            task.exception()  # told already, or of no interest any more
+
+
+@contextmanager
+def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    taken = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Only the main thread's loop can; elsewhere whoever runs it calls `stop`.
+        with suppress(RuntimeError, ValueError):
+            loop.add_signal_handler(number, stop)
+            taken.append(number)
+    try:
+        yield
+    finally:
+        for number in taken:
+            loop.remove_signal_handler(number)
