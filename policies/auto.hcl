@@ -49,6 +49,12 @@ service "breaker-sidecar-evaluator" {
   policy = "write"
 }
 
+# Only with register.name: the service under which this sidecar, or the one it stands beside, is
+# found. Write that name here.
+service "breaker-sidecar" {
+  policy = "write"
+}
+
 # More breakers: for each, as here for `orders`,
 #
 # key_prefix "breaker/orders/" {

@@ -20,3 +20,9 @@ key_prefix "breaker-history/" {
 # key_prefix "service-metrics/kafka-consumer/" {
 #   policy = "write"
 # }
+#
+# Only with register.name, which is to be written here:
+#
+# service "breaker-sidecar" {
+#   policy = "write"
+# }

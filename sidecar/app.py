@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -97,6 +98,7 @@ class Daemon:
         """Set, and replaced, when a breaker gets an evaluator here."""
         self._ending: set[asyncio.Task[None]] = set()
         self._reporter = Reporter(around, self._settle if self._store.exclusive else None)
+        self._registrar = compose.registrar(config, around)
         path = config.listen.state_file
         self._state_file = StateFile(around, path) if path is not None else None
         self._timer: asyncio.TimerHandle | None = None
@@ -136,6 +138,8 @@ class Daemon:
             self.telemetry.event(names.START_FAILED, level="error", error=str(fault))
             await self._end()
             return 1
+        if self._registrar is not None:  # from now on it can be reached
+            self._tasks.start("register", self._registrar.run)
         lean.begun()
         self.telemetry.event(names.STARTED, listening=self._listeners.addresses)
         await self._stopping.wait()
@@ -187,7 +191,14 @@ class Daemon:
         self._narrator.look(self._clock.now())
 
     async def _farewell(self) -> None:
-        await asyncio.gather(self._elector.hand_over(), self._reporter.say_goodbye())
+        await asyncio.gather(
+            self._elector.hand_over(), self._reporter.say_goodbye(), self._unregister()
+        )
+
+    async def _unregister(self) -> None:
+        if self._registrar is not None:
+            with contextlib.suppress(StoreError):  # the agent removes it after a while
+                await self._registrar.withdraw()
 
     async def _bounded(self, part: str, seconds: float, ending: Awaitable[object]) -> None:
         try:

@@ -13,7 +13,7 @@ from sidecar.config import model
 from sidecar.config.model import Breaker, Config, default_breaker, policy_hash
 from sidecar.core.board import Board
 from sidecar.core.decision import Contact, OnLoss, poll_wait, stale_after
-from sidecar.core.ports import Backend, Store, Telemetry
+from sidecar.core.ports import Backend, Service, Store, Telemetry
 from sidecar.core.signal_settings import (
     AutoThreshold,
     Delivery,
@@ -30,7 +30,9 @@ from sidecar.http.events import Feed
 from sidecar.http.listeners import Endpoint
 from sidecar.http.server import build_app, build_diagnostics
 from sidecar.http.settings import HttpSettings, Transport
+from sidecar.loops.around import Around
 from sidecar.loops.elect import Candidate
+from sidecar.loops.register import Registrar
 
 if TYPE_CHECKING:
     from sidecar.kafka.connection import Connection
@@ -151,6 +153,11 @@ def restart_needed(old: Config, new: Config) -> list[str]:
         for key in old.consul.__struct_fields__
         if key not in live and getattr(old.consul, key) != getattr(new.consul, key)
     ]
+    found += [
+        f"register.{key.removesuffix('_s')}"
+        for key in old.register.__struct_fields__
+        if getattr(old.register, key) != getattr(new.register, key)
+    ]
     return found
 
 
@@ -184,6 +191,27 @@ def consul_settings(config: Config) -> ConsulSettings:
         tls_verify=consul.tls_verify,
         namespace=consul.namespace,
     )
+
+
+def registrar(config: Config, around: Around) -> Registrar | None:
+    """What keeps a service in Consul's catalog; None where none is asked for."""
+    wanted = config.register
+    if wanted.name is None:
+        return None
+    from sidecar.store.consul import ConsulStore
+
+    if not isinstance(around.store, ConsulStore):
+        return None  # which `check` and the start refuse
+    service = Service(
+        id=f"{wanted.name}-{around.instance}",
+        name=wanted.name,
+        address=wanted.address or "",
+        port=model.registered_port(config),
+        tags=wanted.tags,
+        check=model.registered_check(config),
+        check_every_s=wanted.check_interval_s,
+    )
+    return Registrar(around, around.store, service)
 
 
 def candidate(config: Config, instance: str) -> Candidate:

@@ -129,6 +129,18 @@ KAFKA = Section(
         ),
     ),
 )
+REGISTER = Section(
+    "register",
+    model.Register,
+    (
+        Key("name", kinds.SERVICE, nullable=True),
+        Key("address", kinds.HOST, nullable=True),
+        Key("port", count(1, 65535), nullable=True),
+        Key("tags", kinds.TAGS),
+        Key("check", kinds.CHECK),
+        _timer("check_interval", duration(1.0, 3600.0)),
+    ),
+)
 HALF_OPEN = Section(
     "half_open",
     model.HalfOpen,
@@ -249,6 +261,7 @@ ROOT = Section(
         LISTEN,
         CONSUL,
         KAFKA,
+        REGISTER,
         BREAKERS,
         Section("admin", model.Admin, (Key("token_file", kinds.PATH, nullable=True),)),
     ),

@@ -13,6 +13,7 @@ from sidecar.config.addresses import (
     split_host_port,
 )
 from sidecar.config.faults import Unfit
+from sidecar.config.model import OWN_CHECKS
 from sidecar.config.units import DURATION_PATTERN, UnitError, format_duration, parse_duration
 
 _TRUE = ("1", "t", "true", "yes", "on")
@@ -20,6 +21,7 @@ _FALSE = ("0", "f", "false", "no", "off")
 _PREFIX = r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$"
 _TOPIC = r"^[A-Za-z0-9._-]{1,249}$"  # Kafka's own rule
 KAFKA_PORT = 9092
+_SERVICE = r"^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$"
 _HOST = r"^[A-Za-z0-9_.:-]{1,255}$"
 _SOCKET_MAX = 107  # bytes of a unix socket's path on Linux, without the closing zero
 
@@ -222,6 +224,20 @@ def _server(text: str) -> str:
     return join_host_port(host, KAFKA_PORT if port is None else port)
 
 
+def _tag(text: str) -> str:
+    if not _text(text) or len(text) > 128:
+        raise Unfit("is too long for a tag", "write at most 128 characters")
+    return text.strip()
+
+
+def _check(text: str) -> str:
+    if text in OWN_CHECKS:
+        return text
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/\S*)?", text):
+        raise Unfit("is no check", "write readyz, livez or a URL as http://127.0.0.1:8080/health")
+    return text
+
+
 _STRING = {"type": "string", "minLength": 1}
 
 BOOLEAN = Kind(_boolean, {"type": "boolean"})
@@ -239,5 +255,11 @@ DIAGNOSTICS_ADDRESS = Kind(_diagnostics, _STRING)
 CONSUL_ADDRESS = Kind(_consul, _STRING)
 PREFIX = Kind(_prefix, {"type": "string", "pattern": _PREFIX, "maxLength": 256})
 TOPIC = pattern(_TOPIC, "is not a topic's name", "use up to 249 letters, digits, _ . and -")
+SERVICE = pattern(
+    _SERVICE, "is not a service's name", "use up to 63 letters, digits and - between, as DNS does"
+)
+HOST = pattern(_HOST, "is not a host", "write a host name or an IP address, without a port")
+TAGS = Kind(_tag, {"type": "array", "items": _STRING}, list, True)
+CHECK = Kind(_check, _STRING)
 HOSTS = Kind(_host, {"type": "array", "items": {"type": "string", "pattern": _HOST}}, list, True)
 SERVERS = Kind(_server, {"type": "array", "items": _STRING}, list, True)

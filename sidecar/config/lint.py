@@ -19,6 +19,7 @@ def warnings(config: Config) -> list[str]:
     found = [*_listen(config), *_store(config)]
     if config.store == "consul":
         found += _consul(config)
+    found += _register(config)
     for breaker in config.breakers.values():
         found += _breaker(breaker)
         delivery = breaker.signals.delivery
@@ -74,6 +75,26 @@ def _consul(config: Config) -> Iterator[str]:
     remote = endpoint.socket is None and not is_loopback(endpoint.host)
     if secret and remote and endpoint.scheme == "http":
         yield "consul.address: the token crosses the network in the clear; use https"
+
+
+def _register(config: Config) -> Iterator[str]:
+    wanted = config.register
+    if wanted.name is None:
+        if wanted != model.Register():
+            yield "register: has no effect without register.name"
+        return
+    own_check = wanted.check in model.OWN_CHECKS
+    if own_check and wanted.port not in (None, model.listen_targets(config.listen)[0][1]):
+        yield (
+            f"register.check: {wanted.check} is the sidecar's, and port {wanted.port} is somebody"
+            " else's; name a URL there"
+        )
+    host, _ = split_host_port(config.listen.address)
+    if wanted.port is None and is_loopback(host) and not is_loopback(wanted.address or ""):
+        yield (
+            f"register.address: {wanted.name} is found by other machines, and listen.address is a"
+            " loopback one"
+        )
 
 
 def _breaker(breaker: Breaker) -> Iterator[str]:

@@ -8,10 +8,12 @@ from typing import Literal
 
 import msgspec
 
-from sidecar.config.addresses import Endpoint, bind_targets, with_scheme
+from sidecar.config.addresses import Endpoint, bind_targets, join_host_port, with_scheme
 from sidecar.core.naming import DEFAULT_NAME
 
 DEFAULT_PORT = 9100
+OWN_CHECKS = ("readyz", "livez")
+"""Of `register.check`: what the sidecar itself answers."""
 
 
 class Listen(msgspec.Struct, frozen=True):
@@ -202,6 +204,17 @@ class Breaker(msgspec.Struct, frozen=True):
     signals: Signals = Signals()
 
 
+class Register(msgspec.Struct, frozen=True):
+    """The service that is registered at the local Consul agent; none without a name."""
+
+    name: str | None = None
+    address: str | None = None
+    port: int | None = None
+    tags: tuple[str, ...] = ()
+    check: str = "readyz"
+    check_interval_s: float = 5.0
+
+
 class Admin(msgspec.Struct, frozen=True):
     """Who may override over TCP: the bearer token in this file."""
 
@@ -222,6 +235,7 @@ class Config(msgspec.Struct, frozen=True):
     listen: Listen = Listen()
     consul: Consul = Consul()
     kafka: Kafka = Kafka()
+    register: Register = Register()
     breakers: dict[str, Breaker] = msgspec.field(default_factory=_one_breaker)
     admin: Admin = Admin()
 
@@ -239,6 +253,22 @@ def diagnostics_targets(listen: Listen) -> list[tuple[str, int]]:
 def consul_endpoint(consul: Consul) -> Endpoint:
     """Where to reach Consul: scheme, host, port, path prefix or unix socket."""
     return with_scheme(consul.address, consul.scheme)
+
+
+def registered_port(config: Config) -> int:
+    """The port of the service that is registered: its own, or that of the first listener."""
+    own = config.register.port
+    return listen_targets(config.listen)[0][1] if own is None else own
+
+
+def registered_check(config: Config) -> str:
+    """The URL that the local agent asks: a path of the first listener, or the one given."""
+    check = config.register.check
+    if check not in OWN_CHECKS:
+        return check
+    host, port = listen_targets(config.listen)[0]
+    host = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not bound
+    return f"http://{join_host_port(host, port)}/{check}"
 
 
 def default_breaker(config: Config) -> str | None:

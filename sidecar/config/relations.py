@@ -24,6 +24,7 @@ def clashes(config: Config) -> Iterator[Clash]:
     yield from _listen(config)
     yield from _consul(config)
     yield from _kafka(config.kafka)
+    yield from _register(config)
     for breaker in config.breakers.values():
         yield from _times(breaker)
         yield from _prefixes(config, breaker)
@@ -95,6 +96,22 @@ def _kafka(kafka: Kafka) -> Iterator[Clash]:
             (("kafka", "sasl", lacks), ("kafka", "sasl", "mechanism")),
             f"is missing: {sasl.mechanism} needs it",
             "set username, and password_file or password",
+        )
+
+
+def _register(config: Config) -> Iterator[Clash]:
+    wanted, at = config.register, ("register", "name")
+    if wanted.name is None:
+        return
+    if config.store != "consul":
+        said = "asks for a service in Consul's catalog, and no Consul is configured"
+        yield Clash((at,), said, "set store: consul, or leave register out")
+    own = wanted.port is None or wanted.check in model.OWN_CHECKS
+    if own and not model.listen_targets(config.listen)[0][1]:
+        yield Clash(
+            (at, ("listen", "address")),
+            "registers a listener whose port the system chooses",
+            "give listen.address a port, or set register.port and a URL as register.check",
         )
 
 

@@ -175,6 +175,39 @@ class Store(Protocol):
         """Let go of connections. Idempotent."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A service as others are to find it in the catalog.
+
+    Args:
+        id: of this one among all of its name; the local agent's own.
+        address: where it is reached; empty: the agent's own address.
+        check: the URL that the local agent GETs; 2xx is passing.
+        check_every_s: between two of these.
+    """
+
+    id: str
+    name: str
+    address: str
+    port: int
+    tags: tuple[str, ...]
+    check: str
+    check_every_s: float
+
+
+class Catalog(Protocol):
+    """Where services are found by others, by way of the local agent. Errors are the store's."""
+
+    async def has_service(self, id_: str) -> bool:
+        """Whether the local agent knows a service of this id."""
+
+    async def register_service(self, service: Service) -> None:
+        """Have it found, as critical until its check has passed once."""
+
+    async def deregister_service(self, id_: str) -> None:
+        """Have it found no more; an absent one is fine."""
+
+
 class Telemetry(Protocol):
     """Counts and log events. Names come from the list in `telemetry.names`."""
 

@@ -109,6 +109,7 @@ async def _ask(agent: Agent, config: Config, found: list[Finding]) -> None:
             made, told = await rights.session(agent, config)
             found += told
         found += await rights.fast_takeover(agent, config)
+        found += await rights.registering(agent, config)
         found += await rights.writing(agent, config, made, lacking)
     finally:
         if made is not None:

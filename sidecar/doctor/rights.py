@@ -134,6 +134,15 @@ async def fast_takeover(agent: Agent, config: Config) -> list[Finding]:
     return [warning("rights", said, mend, key, format_duration(check_s))]
 
 
+async def registering(agent: Agent, config: Config) -> list[Finding]:
+    """The right to the service that is to be registered; tried out, it would be found."""
+    name, key = config.register.name, "register.name"
+    if name is None or await agent.allows("service", name, "write") is not False:
+        return []
+    said = "the token may not register it, so nobody finds it in the catalog"
+    return [fault("rights", said, f"{_grant(config)} {_rule('service', name, 'write')}", key, name)]
+
+
 async def writing(
     agent: Agent, config: Config, made: str | None, lacking: Lacking
 ) -> list[Finding]:

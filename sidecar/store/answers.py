@@ -183,6 +183,14 @@ def passed(answer: Answer) -> None:
     expect(answer)
 
 
+def known(answer: Answer) -> bool:
+    """Whether the agent has what was asked for; 404 says that it hasn't."""
+    if answer.status == 404:
+        return False
+    expect(answer)
+    return True
+
+
 def deregistered(answer: Answer) -> None:
     """A service was taken away, or had not been there."""
     if answer.status != 404:

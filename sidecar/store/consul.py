@@ -1,4 +1,4 @@
-"""The store on Consul, through py-consul's endpoints: requests go out, `errors` come back."""
+"""Store and catalog on Consul, by py-consul's endpoints: requests go out, `errors` come back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,17 @@ from sidecar.core.errors import (
     StoreThrottled,
     StoreUnreachable,
 )
-from sidecar.core.ports import Committed, Entry, Fence, Page, Put, Refused, Session, Telemetry
+from sidecar.core.ports import (
+    Committed,
+    Entry,
+    Fence,
+    Page,
+    Put,
+    Refused,
+    Service,
+    Session,
+    Telemetry,
+)
 from sidecar.store import answers, checks
 from sidecar.store.slim import base
 from sidecar.store.transport import Answer, ConsulSettings, Transport
@@ -60,7 +70,7 @@ class _Client(base.Consul):  # type: ignore[misc] # py-consul is untyped
 
 
 class ConsulStore:
-    """The port `Store` on a Consul agent. Reads use Consul's default consistency.
+    """The ports `Store` and `Catalog` on a Consul agent. Reads use Consul's default consistency.
 
     Args:
         telemetry: gets a count for every request and its duration, blocking queries excepted.
@@ -176,6 +186,31 @@ class ConsulStore:
             answers.deregistered,
         )
 
+    async def has_service(self, id_: str) -> bool:
+        """See `Catalog.has_service`."""
+        return await self._call(
+            "service_look",
+            lambda: self._get(f"/v1/agent/service/{id_}"),
+            answers.known,
+        )
+
+    async def register_service(self, service: Service) -> None:
+        """See `Catalog.register_service`. A check of a former registration goes with it."""
+        body, anew = checks.listed(service), ("replace-existing-checks", "true")
+        await self._call(
+            "service_register",
+            lambda: self._put("/v1/agent/service/register", body, anew),
+            answers.expect,
+        )
+
+    async def deregister_service(self, id_: str) -> None:
+        """See `Catalog.deregister_service`."""
+        await self._call(
+            "service_deregister",
+            lambda: self._client.agent.service.deregister(id_),
+            answers.deregistered,
+        )
+
     async def acquire(self, key: str, value: bytes, session: str) -> Entry | None:
         """See `Store.acquire`. A transaction of one, because that tells the indexes as well."""
         done = await self._transact("acquire", [_operation("lock", key, value, Session=session)])
@@ -202,11 +237,18 @@ class ConsulStore:
             bool,
         )
 
-    def _put(self, path: str, body: dict[str, object]) -> Awaitable[Answer]:
+    def _put(
+        self, path: str, body: dict[str, object], *params: tuple[str, str]
+    ) -> Awaitable[Answer]:
         """What py-consul's own methods can't say."""
         answer: Awaitable[Answer] = self._transport.put(  # type: ignore[assignment]
-            None, path, data=msgspec.json.encode(body)
+            None, path, params, data=msgspec.json.encode(body)
         )
+        return answer
+
+    def _get(self, path: str) -> Awaitable[Answer]:
+        """Likewise."""
+        answer: Awaitable[Answer] = self._transport.get(None, path)  # type: ignore[assignment]
         return answer
 
     async def close(self) -> None:

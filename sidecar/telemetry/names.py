@@ -286,6 +286,14 @@ STORE_REWOUND = Event("store_rewound", "The store's index went back (a restored 
 REPORTS_EMPTY = Event("reports_empty", "All reports vanished at once: a token may lack its right.")
 REPORT_UNWRITTEN = Event("report_unwritten", "A local report could not be written yet.")
 
+# --- the catalog -----------------------------------------------------------------------------
+SERVICE_REGISTERED = Event(
+    "service_registered", "The local agent has the service now: for the first time, or again."
+)
+SERVICE_UNREGISTERED = Event(
+    "service_unregistered", "The service can't be registered, and why; said once until it can."
+)
+
 # --- the log itself --------------------------------------------------------------------------
 LIBRARY = Event("library", "A library's own log record.")
 LOG_DROPPED = Event("log_lines_dropped", "Lines were given up because nobody read the log.")

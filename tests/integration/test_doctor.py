@@ -504,6 +504,18 @@ def test_no_right_to_a_fast_takeover(doctor: Doctor, guarded: ConsulServer, pref
             found.expect("warning", "consul.fast_takeover", "2s", said, f"policy: {service}")
 
 
+def test_no_right_to_be_found(doctor: Doctor, guarded: ConsulServer, prefix: str) -> None:
+    report(guarded, prefix, "c-1")
+    service = 'service "tasks-api" { policy = "write" }'
+    for more, faults in ((SESSION, 1), (SESSION + service, 0)):
+        config = with_token(guarded, prefix, guarded.make_token(rules(prefix) + more))
+        config["register"] = {"name": "tasks-api", "port": 80, "check": "http://127.0.0.1/livez"}
+        found = doctor(config)
+        assert len(found.of("fault")) == faults
+        if faults:
+            found.expect("fault", "register.name", "tasks-api", "may not register", service)
+
+
 def test_a_token_that_nobody_knows(
     doctor: Doctor, guarded: ConsulServer, prefix: str, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sidecar.core.errors import CheckLost, StoreDenied, StoreError
-from sidecar.core.ports import Committed, Fence, Put, Session
+from sidecar.core.ports import Committed, Fence, Put, Service, Session
 from sidecar.store.checks import SERVICE
 from sidecar.store.consul import ConsulSettings, ConsulStore
 from tests.integration.fleet import Fleet, events, metric, stays, view
@@ -69,6 +69,17 @@ async def evaluating(store: ConsulStore, prefix: str) -> None:
     check = f"breaker-sidecar-{uuid.uuid4().hex[:8]}"
     await store.register_check(check, 10.0)
     session = await _bound(store, check)
+    found = Service(
+        id=f"breaker-sidecar-{prefix}",
+        name="breaker-sidecar",
+        address="",
+        port=9100,
+        tags=(),
+        check="http://127.0.0.1:9/readyz",
+        check_every_s=60.0,
+    )
+    await store.register_service(found)
+    assert await store.has_service(found.id)
     lock = f"{prefix}/leader"
     try:
         assert await store.acquire(lock, b"me", session.id) is not None
@@ -89,6 +100,7 @@ async def evaluating(store: ConsulStore, prefix: str) -> None:
     finally:
         await store.destroy_session(session.id)
         await store.deregister_check(check)
+        await store.deregister_service(found.id)
 
 
 async def _bound(store: ConsulStore, check: str) -> Session:
