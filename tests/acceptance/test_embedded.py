@@ -203,6 +203,7 @@ CONTRACT_METRICS = {
     "breaker_verdict",
 }
 OWN_METRICS = {
+    "breaker_local_gate",
     "breaker_local_gate_closures_total",
     "breaker_log_lines_dropped_total",
     "breaker_spool_appended_records_total",
