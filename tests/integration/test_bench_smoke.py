@@ -90,6 +90,27 @@ def test_the_table_shows_value_peer_ratio_target_and_note() -> None:
         assert part in lines[3]
 
 
+def test_one_bad_round_does_not_decide_and_is_not_hidden() -> None:
+    row = Row.over(
+        [66.0, 14_500.0, 67.0],
+        [65.0, 64.0, 400.0],
+        section="s",
+        what="w",
+        peer="nginx",
+        most_ratio=1.5,
+    )
+    assert (row.value, row.peer_value, row.verdict) == (67.0, 65.0, "met")
+    line = render([row]).splitlines()[-1]
+    assert "3 rounds: 66.0 to 14,500; the peer's: 64.0 to 400" in line
+    assert row.as_dict()["rounds"] == (66.0, 14_500.0, 67.0)
+    assert Row.over([3.0, 1.0], section="s", what="w").ratio is None
+
+
+def test_everybody_is_measured_once_a_round_and_has_every_place() -> None:
+    turns = list(decisions.in_turn(["a", "b", "c"], 3))
+    assert turns == [*"abc", *"bca", *"cab"]
+
+
 def test_percentiles_are_of_samples_that_were_taken() -> None:
     samples = [float(number) for number in range(100, 0, -1)]
     assert percentile(samples, 0.5) == 50
