@@ -99,12 +99,12 @@ def _consul() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def daemon() -> Iterator[int]:
-    """One breaker in each state; yields the port."""
+def daemon() -> Iterator[Daemon]:
+    """One breaker in each state."""
     with on_core(SERVER_CORE):
         daemon = Daemon(_CONFIG).start()
     try:
-        port = daemon.wait_ready().port
+        daemon.wait_ready()
         for name in ("open", "half"):
             daemon.post(f"/v1/report/{name}", {"instance": "c-1", "count_fail": 1})
         wanted = {"default": "CLOSED", "open": "OPEN", "half": "HALF_OPEN"}
@@ -116,7 +116,7 @@ def daemon() -> Iterator[int]:
             )
 
         wait_until(settled, 10, "every breaker is in its state", 0.05)
-        yield port
+        yield daemon
     finally:
         daemon.close()
 
@@ -130,7 +130,7 @@ def in_turn(names: Sequence[str], rounds: int) -> Iterator[str]:
 
 def _rounds(rounds: int, connections: int) -> dict[str, list[Load]]:
     with contextlib.ExitStack() as stack:
-        ours = stack.enter_context(daemon())
+        ours = stack.enter_context(daemon()).port
         urls = {
             **{
                 state: f"http://127.0.0.1:{ours}/allowed/{breaker}"

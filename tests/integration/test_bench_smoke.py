@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import clients, decisions, evaluation
+from bench import clients, decisions, evaluation, stalls
 from bench.host import BenchError
 from bench.table import Row, over_rounds, percentile, render
 from bench.wrk import command, parse, reports
@@ -69,6 +69,12 @@ def test_a_decision_of_the_client_is_measured_in_every_state() -> None:
     assert len(rows) == 2 * len(decisions.STATES)
     # In microseconds: a call that asked the daemon would take 60 at least.
     assert all(row.value is not None and 0 < row.value < 50 for row in rows)
+
+
+def test_what_the_daemon_spends_within_a_request_is_told_apart_from_the_clock() -> None:
+    rows = list(stalls.measure(quick=True))
+    assert len(rows) == 2 * len(decisions.STATES)
+    assert all(row.value and row.peer_value for row in rows)
 
 
 def test_the_table_shows_value_peer_ratio_target_and_note() -> None:
