@@ -1,29 +1,23 @@
-"""Requests per second and latency of /allowed, beside nginx, a Consul KV read and OPA, by wrk.
-
-All are asked in turn, a second each, round after round, and compared by their medians over the
-rounds: a host that stalls for a moment spoils a second of one of them. The table shows that, too.
-"""
+"""Requests per second and latency of /allowed, beside nginx, a Consul KV read and OPA, by wrk."""
 
 from __future__ import annotations
 
 import contextlib
-import os
+import statistics
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench import opa
-from bench.host import missing, on_core, stolen_s, wait_until
+from bench.host import missing, on_core, wait_until
 from bench.table import Row
 from bench.wire import Connection
 from bench.wrk import SERVER_CORE, Load, wrk
 from tests.daemon import Daemon
 from tests.servers import ConsulServer, free_port
 
-SECTION = "Decisions: wrk on one core, the server on another; medians of rounds of a second each"
-ROUNDS, QUICK_ROUNDS, SECONDS = 21, 2, 1
+SECTION = "Decisions: wrk on one core, the server on another"
 
 FIGURES: tuple[tuple[str, str, Callable[[Load], float]], ...] = (
     ("1/s", "requests", lambda load: load.rate),
@@ -99,12 +93,12 @@ def _consul() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def daemon() -> Iterator[Daemon]:
-    """One breaker in each state."""
+def daemon() -> Iterator[int]:
+    """One breaker in each state; yields the port."""
     with on_core(SERVER_CORE):
         daemon = Daemon(_CONFIG).start()
     try:
-        daemon.wait_ready()
+        port = daemon.wait_ready().port
         for name in ("open", "half"):
             daemon.post(f"/v1/report/{name}", {"instance": "c-1", "count_fail": 1})
         wanted = {"default": "CLOSED", "open": "OPEN", "half": "HALF_OPEN"}
@@ -116,21 +110,14 @@ def daemon() -> Iterator[Daemon]:
             )
 
         wait_until(settled, 10, "every breaker is in its state", 0.05)
-        yield daemon
+        yield port
     finally:
         daemon.close()
 
 
-def in_turn(names: Sequence[str], rounds: int) -> Iterator[str]:
-    """Everybody once a round. Each round begins one further on, so that none has a fixed place."""
-    for number in range(rounds):
-        begin = number % len(names)
-        yield from [*names[begin:], *names[:begin]]
-
-
-def _rounds(rounds: int, connections: int) -> dict[str, list[Load]]:
+def _rounds(rounds: int, seconds: int, connections: int) -> dict[str, list[Load]]:
     with contextlib.ExitStack() as stack:
-        ours = stack.enter_context(daemon()).port
+        ours = stack.enter_context(daemon())
         urls = {
             **{
                 state: f"http://127.0.0.1:{ours}/allowed/{breaker}"
@@ -143,9 +130,10 @@ def _rounds(rounds: int, connections: int) -> dict[str, list[Load]]:
             port = stack.enter_context(opa.serving(program))
             urls["opa"] = f"http://127.0.0.1:{port}{opa.QUESTION}"
         loads: dict[str, list[Load]] = {name: [] for name in urls}
-        for name in in_turn(tuple(urls), rounds):
-            rejections = name in STATES and name != "closed"
-            loads[name].append(wrk(urls[name], connections, SECONDS, rejections=rejections))
+        for _ in range(rounds):
+            for name, url in urls.items():
+                rejections = name in STATES and name != "closed"
+                loads[name].append(wrk(url, connections, seconds, rejections=rejections))
     return loads
 
 
@@ -159,36 +147,22 @@ def _target(connections: int, said: str, peer: str) -> tuple[str, float | None, 
     return "", None, None
 
 
-def _many(connections: int) -> str:
-    return f"{connections} connection" + ("s" if connections > 1 else "")
-
-
 def _row(connections: int, ours: str, peer: str, loads: dict[str, list[Load]]) -> Iterator[Row]:
     """One of our states beside one peer, in every figure."""
+    many = f"{connections} connection" + ("s" if connections > 1 else "")
     for unit, said, figure in FIGURES:
         target, least, most = _target(connections, said, peer)
-        yield Row.over(
-            map(figure, loads[ours]),
-            map(figure, loads[peer]),
+        yield Row(
             section=SECTION,
-            what=f"/allowed {ours}, {_many(connections)}, {said}",
+            what=f"/allowed {ours}, {many}, {said}",
+            value=statistics.median(map(figure, loads[ours])),
             unit=unit,
             peer=PEERS[peer],
+            peer_value=statistics.median(map(figure, loads[peer])),
             target=target,
             least_ratio=least,
             most_ratio=most,
         )
-
-
-def _taken_away(connections: int, stolen: float, took_s: float) -> Row:
-    """How quiet the host was: what the figures below it are to be read with."""
-    return Row(
-        section=SECTION,
-        what=f"{_many(connections)}: this machine's CPU time that its host gave to others",
-        value=100 * stolen / (took_s * (os.cpu_count() or 1)),
-        unit="%",
-        note=f"in {took_s:.0f} s; 0 where the host doesn't say",
-    )
 
 
 def measure(*, quick: bool) -> Iterator[Row]:
@@ -196,11 +170,9 @@ def measure(*, quick: bool) -> Iterator[Row]:
     if absent := missing("wrk", "nginx"):
         yield Row(section=SECTION, what="/allowed", note=absent)
         return
+    rounds, seconds = (1, 2) if quick else (5, 3)
     for connections in (32, 1):
-        before = stolen_s()
-        began = time.monotonic()
-        loads = _rounds(QUICK_ROUNDS if quick else ROUNDS, connections)
-        yield _taken_away(connections, stolen_s() - before, time.monotonic() - began)
+        loads = _rounds(rounds, seconds, connections)
         for ours, peer in [*((state, "nginx") for state in STATES), *BESIDE]:
             if peer in loads:
                 yield from _row(connections, ours, peer, loads)

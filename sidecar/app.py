@@ -26,7 +26,7 @@ from sidecar.http.server import (
 )
 from sidecar.http.sockets import ListenFailed
 from sidecar.identity import DataDir, DataDirTaken, instance
-from sidecar.loops.around import Around, Clock, boottime
+from sidecar.loops.around import Around, Clock
 from sidecar.loops.elect import Elector
 from sidecar.loops.evaluate import Evaluator
 from sidecar.loops.guard import Tasks
@@ -105,7 +105,7 @@ class Daemon:
         self._telling: asyncio.TimerHandle | None = None
         self._first_look = asyncio.Event()
         self._endpoints = compose.endpoints(
-            config, self, self._metrics.render, boottime, self.telemetry
+            config, self, self._metrics.render, self._clock.now, self.telemetry
         )
         self._listeners = Listeners(self._endpoints)
         self._stopping = asyncio.Event()
@@ -129,6 +129,7 @@ class Daemon:
         if self._config.store == "consul":
             self._tasks.start("pulse", self._elector.pulse.run)
         self._tasks.start("report", self._reporter.run)
+        await self._read_lag()
         try:
             await self._look_first()
             await self._listeners.start()
@@ -232,6 +233,25 @@ class Daemon:
         self._telling = None
         self._narrator.look(self._clock.now())
 
+    async def _read_lag(self) -> None:
+        """Have lag read as the configuration says now; what was read before is kept."""
+        await self._tasks.stop("lag")
+        reader = compose.lag_reader(
+            self._config,
+            self.board,
+            self.telemetry,
+            news=self._lag_news,
+            now=self._clock.now,
+            draw=random.random,
+        )
+        if reader is not None:
+            self._tasks.start("lag", reader.run)
+
+    def _lag_news(self, name: str) -> None:
+        _, evaluator = self._evaluators.get(name, ("", None))
+        if evaluator is not None:
+            evaluator.wake.set()
+
     def _gained(self, name: str, lock_index: int) -> None:
         evaluator = Evaluator(self._around, self._elector, self.board.cells[name], lock_index)
         self._terms += 1
@@ -291,6 +311,7 @@ class Daemon:
         await self._tasks.stop("watch")  # its poll may wait long for breakers it doesn't know
         self._watch.look_again()
         self._tasks.start("watch", self._watch.run)
+        await self._read_lag()
         self._metrics.reloaded(ok=True)
         self._changed()
         self.telemetry.event(

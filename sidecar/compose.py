@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -19,6 +19,7 @@ from sidecar.core.signal_settings import (
     Delivery,
     FailureRatio,
     Hold,
+    Lag,
     Local,
     Missing,
     SignalSettings,
@@ -36,6 +37,7 @@ from sidecar.loops.register import Registrar
 
 if TYPE_CHECKING:
     from sidecar.kafka.connection import Connection
+    from sidecar.kafka.lag import LagReader
     from sidecar.store.transport import ConsulSettings
 
 T = TypeVar("T")
@@ -67,6 +69,8 @@ def _policy(breaker: Breaker) -> Policy:
         fingerprint=policy_hash(breaker),
         reports_prefix=breaker.consul_key_prefix,
         signals=_signals(breaker.signals),
+        topic=breaker.topic,
+        group=breaker.group,
     )
 
 
@@ -91,6 +95,7 @@ def _signals(signals: model.Signals) -> SignalSettings:
         stalled=made(Stalled, signals.stalled),
         missing=made(Missing, signals.missing),
         delivery=_delivery(signals.delivery),
+        lag=made(Lag, signals.lag),
     )
 
 
@@ -137,6 +142,24 @@ def kafka(config: Config) -> Connection | None:
         password=sasl.password,
         password_file=sasl.password_file,
     )
+
+
+def lag_reader(
+    config: Config,
+    board: Board,
+    telemetry: Telemetry,
+    *,
+    news: Callable[[str], None],
+    now: Callable[[], float],
+    draw: Callable[[], float],
+) -> LagReader | None:
+    """What reads the lag of consumer groups; None where no breaker asks for it."""
+    connection = kafka(config)
+    if connection is None or all(each.signals.lag is None for each in config.breakers.values()):
+        return None
+    from sidecar.kafka.lag import LagReader
+
+    return LagReader(board, connection, telemetry, news=news, now=now, draw=draw)
 
 
 def restart_needed(old: Config, new: Config) -> list[str]:
@@ -241,7 +264,7 @@ def http_settings(config: Config) -> HttpSettings:
 def endpoints(
     config: Config,
     backend: Backend,
-    metrics: Callable[[], tuple[Iterable[bytes], str]],
+    metrics: Callable[[], tuple[bytes, str]],
     now: Callable[[], float],
     telemetry: Telemetry,
 ) -> list[Endpoint]:

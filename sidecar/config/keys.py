@@ -225,6 +225,19 @@ SIGNALS = Section(
             ),
             optional=True,
         ),
+        Section(
+            "lag",
+            model.Lag,
+            (
+                Key("max_messages", count(1, _COUNT_MAX), nullable=True),
+                Key("max_seconds", duration(1.0, 30 * DAY_S), nullable=True),
+                _WINDOW,
+                Key("floor", count(0, _COUNT_MAX)),
+                _FOR,
+                _QUORUM,
+            ),
+            optional=True,
+        ),
     ),
 )
 BREAKER = Section(

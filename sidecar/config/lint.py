@@ -12,6 +12,7 @@ from sidecar.config.units import format_duration as dur
 
 _FEW = 3  # reporters that any flow of some size has
 _SLOW_TAKEOVER_S = 60.0
+_COMMIT_S = 5.0  # Kafka's own auto.commit.interval.ms
 
 
 def warnings(config: Config) -> list[str]:
@@ -26,6 +27,7 @@ def warnings(config: Config) -> list[str]:
         if config.reports == "off" and delivery is not None and delivery.local is not None:
             at = f"breakers.{breaker.name}.signals.delivery.local"
             found.append(f"{at}: has no effect, since reports: off takes no producer's word")
+        found += _lag(breaker)
     found += _prefixes(config)
     return found
 
@@ -141,6 +143,16 @@ def _local(at: str, delivery: Delivery) -> Iterator[str]:
         yield (
             f"{at}.local: with {at}.quorum: 1 a producer that is cut off alone can still stop the"
             " fleet; set quorum to 2 or more"
+        )
+
+
+def _lag(breaker: Breaker) -> Iterator[str]:
+    lag = breaker.signals.lag
+    if lag is not None and lag.window_s < 3 * _COMMIT_S:
+        yield (
+            f"breakers.{breaker.name}.signals.lag.window: {dur(lag.window_s)} is less than three"
+            f" times the {dur(_COMMIT_S)} that consumers leave between two commits by default;"
+            " a group may look stalled between them"
         )
 
 

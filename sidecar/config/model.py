@@ -171,6 +171,17 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
     quorum: int = 1
 
 
+class Lag(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What Kafka says of the consumer group; `kafka` says where Kafka is."""
+
+    max_messages: int | None = None
+    max_seconds: float | None = None
+    window_s: float = 60.0
+    floor: int = 100
+    for_s: float = 0.0
+    quorum: int = 1
+
+
 class Signals(msgspec.Struct, frozen=True, omit_defaults=True):
     """A breaker's signals; one that is None is off."""
 
@@ -180,6 +191,7 @@ class Signals(msgspec.Struct, frozen=True, omit_defaults=True):
     stalled: Stalled | None = None
     missing: Missing | None = None
     delivery: Delivery | None = None
+    lag: Lag | None = None
 
 
 class Breaker(msgspec.Struct, frozen=True):

@@ -30,6 +30,7 @@ def clashes(config: Config) -> Iterator[Clash]:
         yield from _prefixes(config, breaker)
         yield from _auto(breaker)
         yield from _signals(breaker)
+        yield from _lag(config, breaker)
 
 
 def _listen(config: Config) -> Iterator[Clash]:
@@ -193,6 +194,30 @@ def _signals(breaker: Breaker) -> Iterator[Clash]:
             ((*at, "failure_ratio", "window"), ("breakers", breaker.name, "report_interval")),
             f"failure_ratio.window ({window}) is shorter than report_interval ({interval})",
             f"set it to {interval} or more",
+        )
+
+
+def _lag(config: Config, breaker: Breaker) -> Iterator[Clash]:
+    """What reading a group's lag can't do without."""
+    lag, at = breaker.signals.lag, ("breakers", breaker.name)
+    if lag is None:
+        return
+    for key, example in (("topic", "orders"), ("group", "billing")):
+        if getattr(breaker, key) is None:
+            yield Clash(((*at, key),), "is missing: signals.lag reads it", f"set it, as {example}")
+    if not config.kafka.bootstrap_servers:
+        yield Clash(
+            (("kafka", "bootstrap_servers"), (*at, "signals", "lag")),
+            f"is missing: signals.lag of {breaker.name} reads Kafka",
+            "set where Kafka is, as kafka-1:9092",
+        )
+    least_s = 3 * breaker.evaluation_interval_s
+    if lag.window_s < least_s:
+        window, interval = dur(lag.window_s), dur(breaker.evaluation_interval_s)
+        yield Clash(
+            ((*at, "signals", "lag", "window"), (*at, "evaluation_interval")),
+            f"lag.window ({window}) holds fewer than three evaluation_interval ({interval})",
+            f"set it to {dur(least_s)} or more",
         )
 
 

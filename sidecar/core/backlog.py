@@ -42,8 +42,6 @@ class Reading:
     """The oldest offset that still exists, of those partitions where it was asked for."""
     members: bool = False
     rebalancing: bool = False
-    good_for_s: float = math.inf
-    """How long it may be judged by."""
     fault: str | None = None
     """Why nothing was found; then nothing else is set."""
 
@@ -111,10 +109,12 @@ class LagBook:
 
     Args:
         window_s: how far back the classification looks.
+        subject: what it is a book of, to whoever keeps it.
     """
 
-    def __init__(self, window_s: float) -> None:
+    def __init__(self, window_s: float, subject: object = None) -> None:
         self.window_s = window_s
+        self.subject = subject
         self.fault: str | None = "Kafka has not been asked yet"
         """Why the last round found nothing; None when it did."""
         self.heard: float | None = None
@@ -130,14 +130,14 @@ class LagBook:
         self._low_began = -math.inf
         self._looked: tuple[tuple[float, float, float, int], Look | None] | None = None
 
-    def take(self, reading: Reading) -> None:
-        """Note what a round found."""
+    def take(self, reading: Reading, good_for_s: float) -> None:
+        """Note what a round found, and how long it may be judged by."""
         self.fault = reading.fault
         if reading.fault is not None:
             return
         before, column = self._latest, _column(reading)
         self._latest = column
-        self.heard, self._good_for_s = reading.at, reading.good_for_s
+        self.heard, self._good_for_s = reading.at, good_for_s
         self._members = reading.members
         self._expired = sum(
             1 for p, begin in reading.begins.items() if 0 <= reading.committed[p] < begin

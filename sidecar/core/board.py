@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from sidecar.core.admission import Spread, hashed_share
+from sidecar.core.backlog import LagBook
 from sidecar.core.decision import Contact, Decision, decide, forgotten
 from sidecar.core.intake import Post
 from sidecar.core.local_gate import LocalGate
@@ -36,6 +37,7 @@ class Cell:
         "gate",
         "holder",
         "judgement",
+        "lag",
         "lock_as_of",
         "override_as_of",
         "policy",
@@ -78,6 +80,8 @@ class Cell:
         """True while this sidecar is the breaker's evaluator; then the next two are set."""
         self.judgement: Judgement | None = None
         self.tally: Tally | None = None
+        self.lag: LagBook | None = None
+        """What was read of its group in Kafka, while this sidecar is its evaluator."""
         self.forgotten = False
         """Its keys were deleted on purpose: not to be evaluated here until a reload."""
         self.admitted = 0

@@ -29,6 +29,8 @@ class Signal:
     """How many reporters show what is wrong; None where it isn't a matter of single ones."""
     fine: int = 0
     """How many show that it goes well, where they are enough to say so."""
+    shown_by: str = "reporters"
+    """What `showing` and `fine` count."""
 
 
 def count(number: float) -> str:

@@ -76,6 +76,22 @@ class Delivery(Hold):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lag(Hold):
+    """What Kafka says of the consumer group. Its quorum counts partitions."""
+
+    max_messages: int | None = None
+    max_seconds: float | None = None
+    window_s: float = 60.0
+    """How far back offsets are compared; longer than the pauses between two commits."""
+    floor: int = 100
+    """Messages of a partition's lag, and of its growth, that are noise."""
+
+
+_APART = ("failures", "lag")
+"""Signals that look at no single report."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SignalSettings:
     """One breaker's signals; `failures` is always on."""
 
@@ -85,11 +101,12 @@ class SignalSettings:
     stalled: Stalled | None = None
     missing: Missing | None = None
     delivery: Delivery | None = None
+    lag: Lag | None = None
 
     @property
     def plain(self) -> bool:
         """Nothing but `failures` as it is by default: sums over the reports are enough."""
-        others = (getattr(self, f.name) for f in fields(self) if f.name != "failures")
+        others = (getattr(self, f.name) for f in fields(self) if f.name not in _APART)
         return self.failures == Hold() and all(other is None for other in others)
 
 

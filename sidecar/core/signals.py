@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from sidecar.core import rules
+from sidecar.core import lag_rule, rules
+from sidecar.core.backlog import LagBook
+from sidecar.core.lag_rule import LagMemory
 from sidecar.core.normal import Bound, Normal, bound
 from sidecar.core.observe import Seen
 from sidecar.core.reports import Tally
@@ -27,6 +29,7 @@ class Memory:
     """Since when each signal has been saying so without a break (monotonic)."""
     idle_since: float | None = None
     """Since when nothing is handled though there is work."""
+    lag: LagMemory = field(default_factory=LagMemory)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,7 @@ def judge(
     policy: Policy,
     memory: Memory | None = None,
     *,
+    lag: LagBook | None = None,
     now: float = 0.0,
     sealed: bool = False,
     normal: Normal | None = None,
@@ -64,6 +68,7 @@ def judge(
 
     Args:
         memory: the last judgement's.
+        lag: what Kafka said of the consumer group; None where it wasn't asked.
         now: monotonic seconds.
         sealed: an override rejects everything, so that nothing being handled says nothing.
         normal: what has been learned of the flow, for `failure_threshold: auto`.
@@ -76,6 +81,10 @@ def judge(
     idle_since = None if sealed else _idle_since(tally, seen, policy, memory, now)
     most = bound(normal, tally, seen, policy, now=now)
     words = _words(tally, seen, policy, most, idle_since=idle_since, now=now)
+    lag_memory = memory.lag
+    if policy.signals.lag is not None:
+        word, lag_memory = lag_rule.lag(lag, seen, policy.signals.lag, policy, memory.lag, now=now)
+        words.append((word, policy.signals.lag))
     since = {
         word.name: memory.unhealthy_since.get(word.name, now)
         for word, _ in words
@@ -95,7 +104,7 @@ def judge(
         signals=signals,
         known=tally.fresh,
         index=tally.index,
-        memory=Memory(since, idle_since),
+        memory=Memory(since, idle_since, lag_memory),
         due=_due(policy, seen, since, idle_since, now),
     )
 
@@ -143,7 +152,8 @@ def _held(word: Signal, hold: Hold, since: float, *, half_open: bool, now: float
     if word.verdict is not Verdict.UNHEALTHY:
         return word
     if word.showing is not None and hold.quorum > 1 and word.showing < hold.quorum:
-        said = f"{word.detail}; {word.showing} of the {hold.quorum} reporters needed show it"
+        needed = f"{hold.quorum} {word.shown_by} needed"
+        said = f"{word.detail}; {word.showing} of the {needed} show it"
         evidence = {**word.evidence, "showing": word.showing, "quorum": hold.quorum}
         # The others' word: one bad instance must not keep a breaker half open for ever either.
         verdict = Verdict.HEALTHY if word.fine else Verdict.UNKNOWN

@@ -18,6 +18,7 @@ SIGNALS = frozenset(
         Reason.STALLED,
         Reason.MISSING,
         Reason.DELIVERY,
+        Reason.LAG,
     }
 )
 """What can trip: each signal's name is the reason."""

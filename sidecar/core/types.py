@@ -54,6 +54,8 @@ class Reason(enum.StrEnum):
     """The signal `missing` was."""
     DELIVERY = "delivery"
     """The signal `delivery` was."""
+    LAG = "lag"
+    """The signal `lag` was."""
     OPEN_ELAPSED = "open_elapsed"
     """The open time was over."""
     RECOVERED = "recovered"
@@ -214,6 +216,9 @@ class Policy:
     """Hash of the breaker's configuration, the record's `policy`."""
     reports_prefix: str = "service-metrics/kafka-consumer"
     signals: SignalSettings = field(default_factory=SignalSettings)
+    topic: str | None = None
+    group: str | None = None
+    """The flow in Kafka: set where a signal reads it."""
     auto: AutoThreshold | None = None
     """The threshold is learned; `failure_threshold` holds until enough is known. None: it isn't."""
 

@@ -73,9 +73,8 @@ class Protocol(RequestHandler):
             waiter = self._waiter
             if waiter is not None and not self._paused and not waiter.done():
                 reply = self._lane.reply(data, self)  # type: ignore[union-attr]  # owed is None then
-                if reply:  # what `_answer` does, without a call
-                    self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-                    self.transport.write(reply)  # type: ignore[union-attr]  # it is connected
+                if reply:
+                    self._answer(reply)
                     return
                 if reply is not None:
                     self._held, self._owed = [data], _HELD

@@ -214,6 +214,7 @@ class Evaluator:
             seen,
             policy,
             self._memory,
+            lag=cell.lag,
             now=now,
             sealed=sealed,
             normal=self._normal.normal,

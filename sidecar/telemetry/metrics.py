@@ -5,10 +5,11 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
 
 from prometheus_client import (
     CONTENT_TYPE_PLAIN_0_0_4,
+    CollectorRegistry,
+    Counter,
     Gauge,
     Histogram,
     ProcessCollector,
@@ -18,6 +19,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from sidecar.core.board import Board, Cell
+from sidecar.core.lag import Backlog
 from sidecar.core.local_gate import Stand
 from sidecar.core.table import TABLE
 from sidecar.core.types import Reason, State, Verdict
@@ -27,9 +29,6 @@ from sidecar.telemetry.names import METRICS, Metric
 Sample = tuple[tuple[str, ...], float]
 """Label values in the order of the metric's labels, and the value."""
 
-PIECE = 50
-"""Samples written at a time, in half a millisecond or so: decisions are answered in between."""
-_BY_NAME = {str(metric): metric for metric in METRICS}
 _EVALUATORS = frozenset(m for m in METRICS if m.by == "evaluator")
 
 
@@ -39,7 +38,7 @@ def boottime() -> float:
 
 
 class Metrics:
-    """All metrics of one sidecar.
+    """All metrics of one sidecar, in a registry of their own.
 
     Args:
         board: what is in force; read at every scrape, so it can't be out of date.
@@ -56,23 +55,23 @@ class Metrics:
         now: Callable[[], float] = boottime,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._read = _Reading(board, now, wall).families
-        self._counts: dict[str, dict[tuple[str, ...], float]] = {}
-        """Of each counter, by its labels' values in their order."""
+        self._registry = CollectorRegistry()
+        reading = _Reading(board, now, wall)
         self._instruments: dict[str, Collector] = {}
+        self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
         for metric in METRICS:
-            if metric not in self._read:
+            if metric not in reading.families:
                 self._declare(metric)
         self._evaluated = False
-        self._primed: set[str] = set()
         self._gauges[names.BUILD_INFO].labels(version, platform.python_version()).set(1)
         self._gauges[names.LAST_RELOAD].set(1)
         for kind in names.BAD_RECORDS.labels["kind"]:
-            self._counts[names.BAD_RECORDS][(kind,)] = 0.0
+            self._counters[names.BAD_RECORDS].labels(kind)
+        self._registry.register(_Everything(self._collect, reading))
         self._board = board
-        self._process = ProcessCollector(registry=None)
+        ProcessCollector(registry=self._registry)
 
     def count(self, metric: str, amount: float = 1, /, **labels: str) -> None:
         """Add to a counter.
@@ -81,15 +80,9 @@ class Metrics:
             KeyError: there is no such counter.
             ValueError: its labels are others, or the amount is negative.
         """
-        counts = self._counts[metric]
-        declared = _BY_NAME[metric].labels
-        if labels.keys() != declared.keys():
-            raise ValueError(f"{metric} has the labels {list(declared)}, not {list(labels)}")
-        if amount < 0:
-            raise ValueError(f"{metric} can't fall, and it would by {-amount}")
+        counter = self._counters[metric]
         self._evaluated |= metric in _EVALUATORS
-        values = tuple(str(labels[name]) for name in declared)
-        counts[values] = counts.get(values, 0.0) + amount
+        (counter.labels(**labels) if labels else counter).inc(amount)
 
     def observe(self, metric: str, value: float, /, **labels: str) -> None:
         """Record a duration in seconds.
@@ -106,42 +99,16 @@ class Metrics:
         """Say whether the configuration read last is in effect."""
         self._gauges[names.LAST_RELOAD].set(1 if ok else 0)
 
-    def render(self) -> tuple[Iterator[bytes], str]:
-        """The text exposition, made piece by piece as it is asked for, and its content type.
-
-        Whoever answers others meanwhile takes a piece at a time: of hundreds of breakers the whole
-        takes tens of milliseconds.
-        """
-        return self._pieces(), CONTENT_TYPE_PLAIN_0_0_4
-
-    def _pieces(self) -> Iterator[bytes]:
-        for metric in METRICS:
-            if metric in _EVALUATORS:
-                self._prime()
-            read = self._read.get(metric)
-            if read is not None:
-                yield from _written(metric, iter(read()))
-            elif metric in _EVALUATORS and not self._evaluated:
-                # Afterwards it stays: what was counted did happen, and a sum over the fleet must
-                # not fall because the lock has moved.
-                continue
-            elif (counts := self._counts.get(metric)) is not None:
-                yield from _written(metric, iter(list(counts.items())))
-            else:
-                for family in self._instruments[metric].collect():
-                    # When a series began is one more series each, and nobody asks.
-                    family.samples = [s for s in family.samples if not s.name.endswith("_created")]
-                    yield generate_latest(_Only(family))
-        for family in self._process.collect():
-            yield generate_latest(_Only(family))
+    def render(self) -> tuple[bytes, str]:
+        """The text exposition and its content type."""
+        return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
 
     def _declare(self, metric: Metric) -> None:
         labels = tuple(metric.labels)
-        made: Gauge | Histogram
+        made: Counter | Gauge | Histogram
         match metric.kind:
             case "counter":
-                self._counts[metric] = {} if labels else {(): 0.0}
-                return
+                made = self._counters[metric] = Counter(metric, metric.help, labels, registry=None)
             case "gauge":
                 made = self._gauges[metric] = Gauge(metric, metric.help, labels, registry=None)
             case "histogram":
@@ -150,43 +117,53 @@ class Metrics:
                 )
         self._instruments[metric] = made
 
+    def _collect(self, metric: Metric) -> Iterable[Family]:
+        """A counted metric; what only evaluators know stays away until this has been one.
+
+        Afterwards the counters stay: what was counted did happen, and a sum over the fleet
+        must not fall because the lock has moved.
+        """
+        if metric in _EVALUATORS:
+            self._prime()
+            if not self._evaluated:
+                return ()
+        return self._instruments[metric].collect()
+
     def _prime(self) -> None:
         """An evaluator's counters start at 0, so that the first increase is seen as one."""
         for name, cell in self._board.cells.items():
-            if not cell.evaluating or name in self._primed:
+            if not cell.evaluating:
                 continue
             self._evaluated = True
-            self._primed.add(name)
-            self._counts[names.FOREIGN_WRITES].setdefault((name,), 0.0)
+            self._counters[names.FOREIGN_WRITES].labels(name)
             for result in names.EVALUATIONS.labels["result"]:
-                self._counts[names.EVALUATIONS].setdefault((name, result), 0.0)
+                self._counters[names.EVALUATIONS].labels(name, result)
             for (before, after), reasons in TABLE.items():
                 for reason in sorted(reasons):
-                    self._counts[names.TRANSITIONS].setdefault((name, before, after, reason), 0.0)
+                    self._counters[names.TRANSITIONS].labels(name, before, after, reason)
 
 
-def _written(metric: Metric, samples: Iterator[Sample]) -> Iterator[bytes]:
-    """One metric's text. Its samples may be read with others' work in between."""
-    first = True
-    while (some := list(islice(samples, PIECE))) or first:
-        # The library takes a counter's name without its suffix and adds it again.
-        family = Family(metric.removesuffix("_total"), metric.help, metric.kind)
-        for values, value in some:
-            family.add_sample(metric, dict(zip(metric.labels, values, strict=True)), value)
-        text = generate_latest(_Only(family))
-        # Help and type stand before the first piece alone.
-        yield text if first else text.split(b"\n", 2)[2]
-        first = False
+class _Everything(Collector):
+    """Yields every metric in the order of the list."""
 
-
-class _Only(Collector):
-    """One family, or a part of it, for the library to write."""
-
-    def __init__(self, family: Family) -> None:
-        self._family = family
+    def __init__(self, counted: Callable[[Metric], Iterable[Family]], reading: _Reading) -> None:
+        self._counted = counted
+        self._reading = reading
 
     def collect(self) -> Iterator[Family]:
-        yield self._family
+        for metric in METRICS:
+            read = self._reading.families.get(metric)
+            if read is None:
+                for family in self._counted(metric):
+                    # When a series began is one more series each, and nobody asks.
+                    family.samples = [s for s in family.samples if not s.name.endswith("_created")]
+                    yield family
+                continue
+            # The library takes a counter's name without its suffix and adds it again.
+            family = Family(metric.removesuffix("_total"), metric.help, metric.kind)
+            for values, value in read():
+                family.add_sample(metric, dict(zip(metric.labels, values, strict=True)), value)
+            yield family
 
 
 class _Reading:
@@ -208,6 +185,8 @@ class _Reading:
             names.EVALUATOR: lambda: self._each(lambda c: c.evaluating),
             names.VERDICT: self._verdicts,
             names.REPORTERS: self._reporters,
+            names.LAG_MESSAGES: lambda: self._backlogs(lambda b: b.messages),
+            names.LAG_SECONDS: lambda: self._backlogs(lambda b: b.seconds),
         }
 
     def _each(self, value: Callable[[Cell], float]) -> Iterator[Sample]:
@@ -252,6 +231,15 @@ class _Reading:
             for signal, own in said.items():
                 for verdict in Verdict:
                     yield (name, signal, verdict), float(own is verdict)
+
+    def _backlogs(self, value: Callable[[Backlog], float | None]) -> Iterator[Sample]:
+        for name, cell in self._board.cells.items():
+            if not cell.evaluating or cell.lag is None:
+                continue
+            backlog = cell.lag.backlog(self._now())
+            number = value(backlog) if backlog is not None else None
+            if number is not None:
+                yield (name,), number
 
     def _reporters(self) -> Iterator[Sample]:
         for name, cell in self._board.cells.items():

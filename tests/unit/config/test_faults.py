@@ -13,11 +13,12 @@ def faults_of(text: str, **environ: str) -> list[Fault]:
     return caught.value.faults
 
 
-def breaker(line: str) -> str:
-    """A configuration with one line of one breaker, on line 3."""
-    return f"breakers:\n  a:\n    {line}\n"
+def breaker(*lines: str) -> str:
+    """A configuration with a few lines of one breaker, from line 3 on."""
+    return "breakers:\n  a:\n" + "".join(f"    {line}\n" for line in lines)
 
 
+KAFKA = "kafka: {bootstrap_servers: k}\n"
 # text, key, line, value, a part of the problem, a part of the fix
 TABLE = [
     ("stor: memory", "stor", 1, None, "unknown key", "did you mean store?"),
@@ -200,7 +201,15 @@ TABLE = [
         "outlive",
         "set shut to 5s",
     ),
-    (breaker("signals: {lag: {}}"), "breakers.a.signals.lag", 3, None, "signal", "failure_ratio"),
+    (breaker("signals: {qq: {}}"), "breakers.a.signals.qq", 3, None, "signal", "failure_ratio"),
+    (
+        KAFKA + breaker("topic: t", "group: g", "signals: {lag: {window: 14s}}"),
+        "breakers.a.signals.lag.window",
+        6,
+        "14s",
+        "three evaluation_interval (5s)",
+        "15s or more",
+    ),
     ("circuit_breaker: {x: 1}", "circuit_breaker.x", 1, None, "unknown", "consul_address"),
     ("circuit_breaker: []", "circuit_breaker", 1, None, "no mapping", "indented"),
     (
@@ -308,6 +317,23 @@ def test_a_bad_value_hides_only_the_rules_about_itself() -> None:
 def test_a_bad_value_is_told_though_a_variable_beats_it() -> None:
     (fault,) = faults_of("role: king", BREAKER_SIDECAR__ROLE="auto")
     assert fault.line == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "problem"),
+    [
+        (
+            breaker("topic: t", "group: g"),
+            "kafka.bootstrap_servers",
+            "signals.lag of a reads Kafka",
+        ),
+        (f"{KAFKA}{breaker('group: g')}", "breakers.a.topic", "signals.lag reads it"),
+        (f"{KAFKA}{breaker('topic: t')}", "breakers.a.group", "signals.lag reads it"),
+    ],
+)
+def test_what_lag_cannot_do_without(text: str, key: str, problem: str) -> None:
+    (fault,) = faults_of(f"{text}    signals: {{lag: {{}}}}\n")
+    assert (fault.key, fault.problem) == (key, f"is missing: {problem}")
 
 
 def test_secrets_are_never_repeated() -> None:

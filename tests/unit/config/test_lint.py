@@ -11,6 +11,11 @@ def test_the_defaults_are_sound(text: str | None) -> None:
     assert warnings(load(text, environ={})) == []
 
 
+LAG = """\
+{kafka: {bootstrap_servers: k}, breakers: {a: {evaluation_interval: 2s,
+  topic: t, group: g, signals: {lag: """
+
+
 @pytest.mark.parametrize(
     ("text", "key"),
     [
@@ -48,6 +53,7 @@ def test_the_defaults_are_sound(text: str | None) -> None:
             "{reports: off, breakers: {a: {signals: {delivery: {quorum: 2, local: {}}}}}}",
             "breakers.a.signals.delivery.local",
         ),
+        (f"{LAG}{{window: 14s}}}}}}}}}}", "breakers.a.signals.lag.window"),
         ("breakers: {a: {}, b: {}}", "breakers.b.consul_key_prefix"),
         (
             "breakers: {a: {consul_key_prefix: m}, b: {consul_key_prefix: m/x}}",

@@ -98,7 +98,7 @@ def test_a_variable_that_may_mean_two_breakers_is_a_fault() -> None:
         ("BREAKERS__A", "is a section"),
         ("BREAKERS____MODE", "is a section"),
         ("LISTEN__ADRESS", "is an unknown key"),
-        ("BREAKERS__A__SIGNALS__LAG", "is an unknown key"),
+        ("BREAKERS__A__SIGNALS__LEG", "is an unknown key"),
         ("STORE__X", "goes on after a key"),
         ("CIRCUIT_BREAKER__X", "is an unknown key"),
         ("BREAKERS__STATE__MODE", "is a reserved name"),

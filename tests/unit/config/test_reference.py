@@ -14,6 +14,7 @@ from sidecar.config.model import (
     Config,
     Delivery,
     FailureRatio,
+    Lag,
     Local,
     Missing,
     Signals,
@@ -43,6 +44,7 @@ def test_every_key_and_its_default_is_told() -> None:
         stalled=Stalled(),
         missing=Missing(),
         delivery=Delivery(local=Local()),
+        lag=Lag(),
     )
     config = Config(breakers={"default": Breaker(signals=every)})
     shown = dict(leaves(yaml.safe_load(show(config))))

@@ -120,7 +120,7 @@ def test_the_schema_accepts(text: str) -> None:
         "breakers: {-a: {}}",
         "breakers: {a: {evaluation_interval: 5}}",
         "breakers: {a: {evaluation_interval: 5 s}}",
-        "breakers: {a: {signals: {lag: {}}}}",
+        "breakers: {a: {signals: {leg: {}}}}",
         "breakers: {a: {deny_status: 500}}",
         "consul: {state_prefix: a//b}",
     ],

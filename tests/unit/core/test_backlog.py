@@ -13,13 +13,13 @@ S = PartitionState
 
 
 def reading(at: float, committed: list[int], ends: list[int]) -> Reading:
-    return Reading(at=at, committed=committed, ends=ends, members=True, good_for_s=20)
+    return Reading(at=at, committed=committed, ends=ends, members=True)
 
 
 def book_of(*readings: Reading, window_s: float = 60) -> LagBook:
     book = LagBook(window_s)
     for each in readings:
-        book.take(each)
+        book.take(each, 20)
     return book
 
 
@@ -38,7 +38,7 @@ def test_the_backlog_is_the_sum_and_the_oldest() -> None:
 def test_a_round_without_an_answer_is_no_backlog() -> None:
     book = book_of(reading(0, [100], [100]), Reading(at=5, fault="the brokers don't answer"))
     assert (book.backlog(5), book.fault) == (None, "the brokers don't answer")
-    book.take(reading(10, [100], [100]))
+    book.take(reading(10, [100], [100]), 20)
     assert book.backlog(10) == Backlog(0, 0.0)
 
 
@@ -125,7 +125,7 @@ def test_a_saw_tooth_that_rises_over_ten_windows_is_falling_behind() -> None:
     for i in range(50):
         end += 500
         committed += 1900 if i % 4 == 3 else 0  # a batch every four rounds, of too little
-        book.take(reading(5.0 * i, [committed], [end]))
+        book.take(reading(5.0 * i, [committed], [end]), 20)
         if i < 12:
             assert _seen(book) is not S.FALLING_BEHIND
     assert _seen(book) is S.FALLING_BEHIND
@@ -141,7 +141,7 @@ def test_a_saw_tooth_that_keeps_pace_is_well() -> None:
     for i in range(100):
         end += 500
         committed += 2000 if i % 4 == 3 else 0
-        book.take(reading(5.0 * i, [committed], [end]))
+        book.take(reading(5.0 * i, [committed], [end]), 20)
         if i > 4:
             assert _seen(book) is S.OK
 
@@ -149,6 +149,6 @@ def test_a_saw_tooth_that_keeps_pace_is_well() -> None:
 def test_memory_is_bounded_however_long_the_window() -> None:
     book = LagBook(3600)
     for i in range(5000):
-        book.take(reading(1.0 * i, [i], [i + 500]))
+        book.take(reading(1.0 * i, [i], [i + 500]), 20)
     assert len(book._columns) <= MOST_COLUMNS + 1
     assert _worst(book, since=0) is S.OK

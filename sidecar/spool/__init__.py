@@ -1,1 +1,0 @@
-"""The durable spool: records that wait on this node's disk until Kafka has them."""
