@@ -85,8 +85,9 @@ class Reader:
 
     async def _turn(self) -> None:
         flow = self._flow
-        room = flow.most - flow.open
-        if room <= 0 or flow.braked or flow.stuck is not None:
+        # A trial needs an event: while the brake holds, one is read once none is in line any more.
+        room = 1 - (flow.open - flow.moving) if flow.braked else flow.most - flow.open
+        if room <= 0 or flow.stuck is not None:
             await self._hold()
             return
         self._release()
