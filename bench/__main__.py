@@ -8,13 +8,25 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from bench import clients, decisions, evaluation, footprint, host, load, memory, takeover, trip
+from bench import (
+    clients,
+    decisions,
+    evaluation,
+    footprint,
+    host,
+    load,
+    memory,
+    stalls,
+    takeover,
+    trip,
+)
 from bench.table import Row, render
 from tests.daemon import DaemonFailed
 
 SECTIONS: dict[str, Callable[..., Iterator[Row]]] = {
     "trip": trip.measure,
     "decisions": decisions.measure,
+    "stalls": stalls.measure,
     "load": load.measure,
     "memory": memory.measure,
     "clients": clients.measure,

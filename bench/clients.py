@@ -40,8 +40,8 @@ async def _asynchronous(name: str, address: str, rounds: int) -> float:
 def measure(*, quick: bool) -> Iterator[Row]:
     """In each state, for threads and for asyncio."""
     rounds = 3 if quick else 15
-    with daemon() as port:
-        address = f"127.0.0.1:{port}"
+    with daemon() as ours:
+        address = f"127.0.0.1:{ours.port}"
         for state, name in STATES.items():
             for kind, value in (
                 ("threads", _threaded(name, address, rounds)),

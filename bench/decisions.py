@@ -1,23 +1,29 @@
-"""Requests per second and latency of /allowed, beside nginx, a Consul KV read and OPA, by wrk."""
+"""Requests per second and latency of /allowed, beside nginx, a Consul KV read and OPA, by wrk.
+
+All are asked in turn, a second each, round after round, and compared by their medians over the
+rounds: a host that stalls for a moment spoils a second of one of them. The table shows that, too.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import statistics
+import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bench import opa
-from bench.host import missing, on_core, wait_until
+from bench.host import missing, on_core, stolen_s, wait_until
 from bench.table import Row
 from bench.wire import Connection
 from bench.wrk import SERVER_CORE, Load, wrk
 from tests.daemon import Daemon
 from tests.servers import ConsulServer, free_port
 
-SECTION = "Decisions: wrk on one core, the server on another"
+SECTION = "Decisions: wrk on one core, the server on another; medians of rounds of a second each"
+ROUNDS, QUICK_ROUNDS, SECONDS = 21, 2, 1
 
 FIGURES: tuple[tuple[str, str, Callable[[Load], float]], ...] = (
     ("1/s", "requests", lambda load: load.rate),
@@ -93,12 +99,12 @@ def _consul() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def daemon() -> Iterator[int]:
-    """One breaker in each state; yields the port."""
+def daemon() -> Iterator[Daemon]:
+    """One breaker in each state."""
     with on_core(SERVER_CORE):
         daemon = Daemon(_CONFIG).start()
     try:
-        port = daemon.wait_ready().port
+        daemon.wait_ready()
         for name in ("open", "half"):
             daemon.post(f"/v1/report/{name}", {"instance": "c-1", "count_fail": 1})
         wanted = {"default": "CLOSED", "open": "OPEN", "half": "HALF_OPEN"}
@@ -110,14 +116,21 @@ def daemon() -> Iterator[int]:
             )
 
         wait_until(settled, 10, "every breaker is in its state", 0.05)
-        yield port
+        yield daemon
     finally:
         daemon.close()
 
 
-def _rounds(rounds: int, seconds: int, connections: int) -> dict[str, list[Load]]:
+def in_turn(names: Sequence[str], rounds: int) -> Iterator[str]:
+    """Everybody once a round. Each round begins one further on, so that none has a fixed place."""
+    for number in range(rounds):
+        begin = number % len(names)
+        yield from [*names[begin:], *names[:begin]]
+
+
+def _rounds(rounds: int, connections: int) -> dict[str, list[Load]]:
     with contextlib.ExitStack() as stack:
-        ours = stack.enter_context(daemon())
+        ours = stack.enter_context(daemon()).port
         urls = {
             **{
                 state: f"http://127.0.0.1:{ours}/allowed/{breaker}"
@@ -130,10 +143,9 @@ def _rounds(rounds: int, seconds: int, connections: int) -> dict[str, list[Load]
             port = stack.enter_context(opa.serving(program))
             urls["opa"] = f"http://127.0.0.1:{port}{opa.QUESTION}"
         loads: dict[str, list[Load]] = {name: [] for name in urls}
-        for _ in range(rounds):
-            for name, url in urls.items():
-                rejections = name in STATES and name != "closed"
-                loads[name].append(wrk(url, connections, seconds, rejections=rejections))
+        for name in in_turn(tuple(urls), rounds):
+            rejections = name in STATES and name != "closed"
+            loads[name].append(wrk(urls[name], connections, SECONDS, rejections=rejections))
     return loads
 
 
@@ -147,22 +159,36 @@ def _target(connections: int, said: str, peer: str) -> tuple[str, float | None, 
     return "", None, None
 
 
+def _many(connections: int) -> str:
+    return f"{connections} connection" + ("s" if connections > 1 else "")
+
+
 def _row(connections: int, ours: str, peer: str, loads: dict[str, list[Load]]) -> Iterator[Row]:
     """One of our states beside one peer, in every figure."""
-    many = f"{connections} connection" + ("s" if connections > 1 else "")
     for unit, said, figure in FIGURES:
         target, least, most = _target(connections, said, peer)
-        yield Row(
+        yield Row.over(
+            map(figure, loads[ours]),
+            map(figure, loads[peer]),
             section=SECTION,
-            what=f"/allowed {ours}, {many}, {said}",
-            value=statistics.median(map(figure, loads[ours])),
+            what=f"/allowed {ours}, {_many(connections)}, {said}",
             unit=unit,
             peer=PEERS[peer],
-            peer_value=statistics.median(map(figure, loads[peer])),
             target=target,
             least_ratio=least,
             most_ratio=most,
         )
+
+
+def _taken_away(connections: int, stolen: float, took_s: float) -> Row:
+    """How quiet the host was: what the figures below it are to be read with."""
+    return Row(
+        section=SECTION,
+        what=f"{_many(connections)}: this machine's CPU time that its host gave to others",
+        value=100 * stolen / (took_s * (os.cpu_count() or 1)),
+        unit="%",
+        note=f"in {took_s:.0f} s; 0 where the host doesn't say",
+    )
 
 
 def measure(*, quick: bool) -> Iterator[Row]:
@@ -170,9 +196,11 @@ def measure(*, quick: bool) -> Iterator[Row]:
     if absent := missing("wrk", "nginx"):
         yield Row(section=SECTION, what="/allowed", note=absent)
         return
-    rounds, seconds = (1, 2) if quick else (5, 3)
     for connections in (32, 1):
-        loads = _rounds(rounds, seconds, connections)
+        before = stolen_s()
+        began = time.monotonic()
+        loads = _rounds(QUICK_ROUNDS if quick else ROUNDS, connections)
+        yield _taken_away(connections, stolen_s() - before, time.monotonic() - began)
         for ours, peer in [*((state, "nginx") for state in STATES), *BESIDE]:
             if peer in loads:
                 yield from _row(connections, ours, peer, loads)

@@ -42,6 +42,13 @@ def rss_mb(pid: int) -> float:
     raise BenchError(f"process {pid} has no memory")
 
 
+def stolen_s() -> float:
+    """CPU seconds, over all cores, in which the host let others run (proc(5), steal)."""
+    with Path("/proc/stat").open("rb") as file:
+        ticks = int(file.readline().split()[8])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 @contextlib.contextmanager
 def on_core(index: int) -> Iterator[None]:
     """Processes started inside run on one core: the first or the second this process may use."""

@@ -164,25 +164,24 @@ def measure(*, quick: bool) -> Iterator[Row]:
     rounds, seconds, transitions = (1, 2, 4) if quick else (5, 5, 20)
     figures = _rounds(rounds, seconds, transitions)
     rate = statistics.median(load.rate for load in figures.reports)
-    yield Row(
+    yield Row.over(
+        (load.rate for load in figures.reports),
         section=SECTION,
         what=f"reports over {REPORTERS} connections",
-        value=rate,
         unit="1/s",
         note="" if rate >= REPORTS_PER_S else f"fewer than {REPORTS_PER_S:,}: the rest says less",
     )
     for connections, loads in figures.loaded.items():
-        quiet = statistics.median(load.p99_us for load in figures.quiet[connections])
-        yield Row(
+        yield Row.over(
+            (load.p99_us for load in loads),
+            (load.p99_us for load in figures.quiet[connections]),
             section=SECTION,
             what=f"/allowed p99, {connections} connection{'s' if connections > 1 else ''}",
-            value=statistics.median(load.p99_us for load in loads),
             unit="µs",
             peer="quiet",
-            peer_value=quiet,
             target=f"≤ {TIMES_QUIET:g}× quiet",
-            limit=TIMES_QUIET * quiet,
-            note=f"{rounds} rounds, {WATCHERS:,} watchers",
+            most_ratio=TIMES_QUIET,
+            note=f"{WATCHERS:,} watchers",
         )
     yield Row(
         section=SECTION,

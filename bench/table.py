@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Required, Self, TypedDict, Unpack
+
+
+class _Rest(TypedDict, total=False):
+    """What `Row.over` doesn't work out."""
+
+    section: Required[str]
+    what: Required[str]
+    unit: str
+    peer: str
+    target: str
+    limit: float | None
+    least_ratio: float | None
+    most_ratio: float | None
+    note: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One measured figure beside a peer's, and what it should be at most.
 
-    `value` None means that it could not be measured; then `note` says why.
+    `value` None means that it could not be measured; then `note` says why. Where it is the median
+    over rounds (`over` makes such rows), the table shows how far these lay apart.
     """
 
     section: str
@@ -27,6 +43,23 @@ class Row:
     most_ratio: float | None = None
     """Targets that are measured against the peer."""
     note: str = ""
+    rounds: tuple[float, ...] = ()
+    peer_rounds: tuple[float, ...] = ()
+    """What each round measured, in their order, here and at the peer."""
+
+    @classmethod
+    def over(
+        cls, rounds: Iterable[float], peer_rounds: Iterable[float] = (), **rest: Unpack[_Rest]
+    ) -> Self:
+        """A figure measured in rounds: the median, beside the median of the peer's rounds."""
+        ours, peers = tuple(rounds), tuple(peer_rounds)
+        return cls(
+            value=statistics.median(ours),
+            peer_value=statistics.median(peers) if peers else None,
+            rounds=ours,
+            peer_rounds=peers,
+            **rest,
+        )
 
     @property
     def ratio(self) -> float | None:
@@ -78,6 +111,20 @@ def number(value: float | None) -> str:
     return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
+def _range(rounds: Sequence[float]) -> str:
+    return f"{number(min(rounds))} to {number(max(rounds))}"
+
+
+def _note(row: Row) -> str:
+    """The note, and between what the rounds lay: a median must not hide a bad one."""
+    parts = [row.note] if row.note else []
+    if row.rounds:
+        parts.append(f"{len(row.rounds)} rounds: {_range(row.rounds)}")
+    if row.peer_rounds:
+        parts.append(f"the peer's: {_range(row.peer_rounds)}")
+    return "; ".join(parts)
+
+
 HEADINGS = ("what", "value", "unit", "peer", "peer's", "ratio", "target", "", "")
 
 
@@ -93,7 +140,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         ratio,
         row.target,
         row.verdict,
-        row.note,
+        _note(row),
     )
 
 

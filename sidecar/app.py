@@ -26,7 +26,7 @@ from sidecar.http.server import (
 )
 from sidecar.http.sockets import ListenFailed
 from sidecar.identity import DataDir, DataDirTaken, instance
-from sidecar.loops.around import Around, Clock
+from sidecar.loops.around import Around, Clock, boottime
 from sidecar.loops.elect import Elector
 from sidecar.loops.evaluate import Evaluator
 from sidecar.loops.guard import Tasks
@@ -105,7 +105,7 @@ class Daemon:
         self._telling: asyncio.TimerHandle | None = None
         self._first_look = asyncio.Event()
         self._endpoints = compose.endpoints(
-            config, self, self._metrics.render, self._clock.now, self.telemetry
+            config, self, self._metrics.render, boottime, self.telemetry
         )
         self._listeners = Listeners(self._endpoints)
         self._stopping = asyncio.Event()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -264,7 +264,7 @@ def http_settings(config: Config) -> HttpSettings:
 def endpoints(
     config: Config,
     backend: Backend,
-    metrics: Callable[[], tuple[bytes, str]],
+    metrics: Callable[[], tuple[Iterable[bytes], str]],
     now: Callable[[], float],
     telemetry: Telemetry,
 ) -> list[Endpoint]:

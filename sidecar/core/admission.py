@@ -21,30 +21,34 @@ class Spread:
     sidecars don't all fall the same way. One per breaker, kept through every change of ratio.
     """
 
-    __slots__ = ("_sum",)
+    __slots__ = ("ahead",)
 
     def __init__(self, instance: str, breaker: str) -> None:
-        self._sum = int(hashed_share(instance, breaker) * UNIT)
+        self.ahead = int(hashed_share(instance, breaker) * UNIT)
+        """How far it is on the way to the next admission, in millionths below `UNIT`."""
 
     def spend(self, ratio_millionths: int) -> bool:
-        """Decide one call and take it into account."""
-        self._sum += ratio_millionths
-        if self._sum >= UNIT:
-            self._sum -= UNIT
+        """Decide one call and take it into account.
+
+        `http.fastlane` does these three lines itself: a call would be a tenth of its work.
+        """
+        self.ahead += ratio_millionths
+        if self.ahead >= UNIT:
+            self.ahead -= UNIT
             return True
         return False
 
     def peek(self, ratio_millionths: int) -> bool:
         """What the next call would get."""
-        return self._sum + ratio_millionths >= UNIT
+        return self.ahead + ratio_millionths >= UNIT
 
     @property
     def position(self) -> float:
         """How far it is on the way to the next admission, from 0 to 1."""
-        return self._sum / UNIT
+        return self.ahead / UNIT
 
     def until(self, ratio_millionths: int) -> int | None:
         """The number of the next call that is admitted, the next one being 1; None: never."""
         if ratio_millionths <= 0:
             return None
-        return max(1, -(-(UNIT - self._sum) // ratio_millionths))
+        return max(1, -(-(UNIT - self.ahead) // ratio_millionths))

@@ -9,14 +9,15 @@ gives the same answers some ten times slower.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from time import time
 
 from aiohttp import web
 
+from sidecar.core.admission import UNIT
 from sidecar.core.board import Board, Cell
+from sidecar.core.decision import Decision
 from sidecar.http import framing
 from sidecar.http.allowed import DENY_STATUSES, Answer, Answers, Page, admit
 from sidecar.http.reportlane import POST, ReportLane, Waiting
@@ -70,19 +71,28 @@ class Lane:
             route = self._read(data)
             if route is None:
                 return None
-        board = self._board
-        if board.cells is not route.cells and not route.bind(board):
-            return None
-        cell, page = route.cell, route.page
-        if cell.decision is not page.decision or not route.from_at <= time() < route.until_at:
-            page = route.render()
-        if page.free:
-            cell.admitted += 1  # all that `admit` would do
-            return route.admission
-        if admit(cell, page):
-            return route.admission
-        now = self._now()
-        return route.rejection if now < route.until else route.reject(now)
+        cell, now = route.cell, self._now()
+        if (
+            now >= route.until
+            or cell.decision is not route.decision
+            or self._board.cells is not route.cells
+        ):
+            if not route.refresh(self._board, now):
+                return None
+            cell = route.cell
+        # What follows is `admit`, written out: its calls would cost as much as all the rest.
+        if not route.free:
+            if route.watched:
+                return route.admission if admit(cell, route.page) else route.rejection
+            spread = cell.spread
+            ahead = spread.ahead + route.millionths
+            if ahead < UNIT:
+                spread.ahead = ahead
+                cell.rejected += 1
+                return route.rejection
+            spread.ahead = ahead - UNIT
+        cell.admitted += 1
+        return route.admission
 
     def again(self, asker: Waiting) -> None:
         """More has come of what may be a report."""
@@ -119,7 +129,7 @@ class Lane:
             bare=method == b"HEAD",
         )
         # Only breakers that exist have a route: names are made up without end.
-        return route if route.bind(self._board) else None
+        return route if route.refresh(self._board, self._now()) else None
 
 
 class _Route:
@@ -133,12 +143,30 @@ class _Route:
         "admission",
         "cell",
         "cells",
-        "from_at",
+        "decision",
+        "free",
+        "millionths",
         "page",
         "rejection",
         "until",
-        "until_at",
+        "watched",
     )
+
+    cell: Cell
+    cells: Mapping[str, Cell]
+    """The board's cells when the breaker was looked up; a reload makes others."""
+    decision: Decision
+    """What the answers were written for."""
+    page: Page
+    free: bool
+    millionths: int
+    watched: bool
+    """What would be rejected without shadow is counted, too."""
+    admission: bytes
+    rejection: bytes
+    """Empty where nothing is rejected."""
+    until: float
+    """When they say something else, by `Date` or by `Retry-After` (monotonic)."""
 
     def __init__(
         self, answers: Answers, *, name: str | None, deny_status: int | None, bare: bool
@@ -147,43 +175,28 @@ class _Route:
         self._name = name
         self._deny_status = deny_status
         self._bare = bare
-        self.cells: Mapping[str, Cell] | None = None
-        """The board's cells when the breaker was looked up; a reload makes others."""
-        self.admission = b""
-        self.from_at = self.until_at = 0.0
-        """The second that `Date` says in both answers."""
         self.rejection = b""
-        self.until = -math.inf
-        """When the rejection must be looked at again (monotonic)."""
 
-    def bind(self, board: Board) -> bool:
-        """Find the breaker. False: there is none."""
+    def refresh(self, board: Board, now: float) -> bool:
+        """Write the answers down, for as long as they say the same. False: no such breaker."""
         cell = board.find(self._name) if self._name is not None else None
         if cell is None and self._name in {None, "default"}:
             cell = board.find(None)
         if cell is None:
-            self.cells = None
             return False
-        self.cells, self.cell = board.cells, cell
-        self.render()
-        return True
-
-    def render(self) -> Page:
-        """Write the admission down, for the decision in force and the second that has begun."""
-        page = self.page = self._answers.page(self.cell)
-        self.from_at = float(int(time()))
-        self.until_at = self.from_at + 1.0
+        page = self._answers.page(cell)
+        self.cells, self.cell, self.page, self.decision = board.cells, cell, page, page.decision
+        self.free, self.millionths = page.free, page.millionths
+        self.watched = page.shadow_millionths < UNIT
+        # The end of the second in `Date`. Should somebody set the clock meanwhile, it shows then.
+        self.until = now + 1.0 - time() % 1.0
         self.admission = _on_the_wire(page.admission, bare=self._bare)
-        self.until = -math.inf
-        return page
-
-    def reject(self, now: float) -> bytes:
-        """Write the rejection down, for as long as it says the same."""
-        policy, chosen = self.cell.policy, self._deny_status
-        answer = self.page.rejection(policy.deny_status if chosen is None else chosen, now)
-        self.rejection = _on_the_wire(answer, bare=self._bare)
-        self.until = self.page.decision.retry_until(now)
-        return self.rejection
+        if page.millionths < UNIT:
+            chosen = self._deny_status
+            status = cell.policy.deny_status if chosen is None else chosen
+            self.rejection = _on_the_wire(page.rejection(status, now), bare=self._bare)
+            self.until = min(self.until, page.decision.retry_until(now))
+        return True
 
 
 def _on_the_wire(answer: Answer, *, bare: bool) -> bytes:

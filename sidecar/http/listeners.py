@@ -73,8 +73,9 @@ class Protocol(RequestHandler):
             waiter = self._waiter
             if waiter is not None and not self._paused and not waiter.done():
                 reply = self._lane.reply(data, self)  # type: ignore[union-attr]  # owed is None then
-                if reply:
-                    self._answer(reply)
+                if reply:  # what `_answer` does, without a call
+                    self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+                    self.transport.write(reply)  # type: ignore[union-attr]  # it is connected
                     return
                 if reply is not None:
                     self._held, self._owed = [data], _HELD

@@ -5,11 +5,10 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 
 from prometheus_client import (
     CONTENT_TYPE_PLAIN_0_0_4,
-    CollectorRegistry,
-    Counter,
     Gauge,
     Histogram,
     ProcessCollector,
@@ -29,6 +28,9 @@ from sidecar.telemetry.names import METRICS, Metric
 Sample = tuple[tuple[str, ...], float]
 """Label values in the order of the metric's labels, and the value."""
 
+PIECE = 50
+"""Samples written at a time, in half a millisecond or so: decisions are answered in between."""
+_BY_NAME = {str(metric): metric for metric in METRICS}
 _EVALUATORS = frozenset(m for m in METRICS if m.by == "evaluator")
 
 
@@ -38,7 +40,7 @@ def boottime() -> float:
 
 
 class Metrics:
-    """All metrics of one sidecar, in a registry of their own.
+    """All metrics of one sidecar.
 
     Args:
         board: what is in force; read at every scrape, so it can't be out of date.
@@ -55,23 +57,23 @@ class Metrics:
         now: Callable[[], float] = boottime,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._registry = CollectorRegistry()
-        reading = _Reading(board, now, wall)
+        self._read = _Reading(board, now, wall).families
+        self._counts: dict[str, dict[tuple[str, ...], float]] = {}
+        """Of each counter, by its labels' values in their order."""
         self._instruments: dict[str, Collector] = {}
-        self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
         for metric in METRICS:
-            if metric not in reading.families:
+            if metric not in self._read:
                 self._declare(metric)
         self._evaluated = False
+        self._primed: set[str] = set()
         self._gauges[names.BUILD_INFO].labels(version, platform.python_version()).set(1)
         self._gauges[names.LAST_RELOAD].set(1)
         for kind in names.BAD_RECORDS.labels["kind"]:
-            self._counters[names.BAD_RECORDS].labels(kind)
-        self._registry.register(_Everything(self._collect, reading))
+            self._counts[names.BAD_RECORDS][(kind,)] = 0.0
         self._board = board
-        ProcessCollector(registry=self._registry)
+        self._process = ProcessCollector(registry=None)
 
     def count(self, metric: str, amount: float = 1, /, **labels: str) -> None:
         """Add to a counter.
@@ -80,9 +82,15 @@ class Metrics:
             KeyError: there is no such counter.
             ValueError: its labels are others, or the amount is negative.
         """
-        counter = self._counters[metric]
+        counts = self._counts[metric]
+        declared = _BY_NAME[metric].labels
+        if labels.keys() != declared.keys():
+            raise ValueError(f"{metric} has the labels {list(declared)}, not {list(labels)}")
+        if amount < 0:
+            raise ValueError(f"{metric} can't fall, and it would by {-amount}")
         self._evaluated |= metric in _EVALUATORS
-        (counter.labels(**labels) if labels else counter).inc(amount)
+        values = tuple(str(labels[name]) for name in declared)
+        counts[values] = counts.get(values, 0.0) + amount
 
     def observe(self, metric: str, value: float, /, **labels: str) -> None:
         """Record a duration in seconds.
@@ -99,16 +107,42 @@ class Metrics:
         """Say whether the configuration read last is in effect."""
         self._gauges[names.LAST_RELOAD].set(1 if ok else 0)
 
-    def render(self) -> tuple[bytes, str]:
-        """The text exposition and its content type."""
-        return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
+    def render(self) -> tuple[Iterator[bytes], str]:
+        """The text exposition, made piece by piece as it is asked for, and its content type.
+
+        Whoever answers others meanwhile takes a piece at a time: of hundreds of breakers the whole
+        takes tens of milliseconds.
+        """
+        return self._pieces(), CONTENT_TYPE_PLAIN_0_0_4
+
+    def _pieces(self) -> Iterator[bytes]:
+        for metric in METRICS:
+            if metric in _EVALUATORS:
+                self._prime()
+            read = self._read.get(metric)
+            if read is not None:
+                yield from _written(metric, iter(read()))
+            elif metric in _EVALUATORS and not self._evaluated:
+                # Afterwards it stays: what was counted did happen, and a sum over the fleet must
+                # not fall because the lock has moved.
+                continue
+            elif (counts := self._counts.get(metric)) is not None:
+                yield from _written(metric, iter(list(counts.items())))
+            else:
+                for family in self._instruments[metric].collect():
+                    # When a series began is one more series each, and nobody asks.
+                    family.samples = [s for s in family.samples if not s.name.endswith("_created")]
+                    yield generate_latest(_Only(family))
+        for family in self._process.collect():
+            yield generate_latest(_Only(family))
 
     def _declare(self, metric: Metric) -> None:
         labels = tuple(metric.labels)
-        made: Counter | Gauge | Histogram
+        made: Gauge | Histogram
         match metric.kind:
             case "counter":
-                made = self._counters[metric] = Counter(metric, metric.help, labels, registry=None)
+                self._counts[metric] = {} if labels else {(): 0.0}
+                return
             case "gauge":
                 made = self._gauges[metric] = Gauge(metric, metric.help, labels, registry=None)
             case "histogram":
@@ -117,53 +151,43 @@ class Metrics:
                 )
         self._instruments[metric] = made
 
-    def _collect(self, metric: Metric) -> Iterable[Family]:
-        """A counted metric; what only evaluators know stays away until this has been one.
-
-        Afterwards the counters stay: what was counted did happen, and a sum over the fleet
-        must not fall because the lock has moved.
-        """
-        if metric in _EVALUATORS:
-            self._prime()
-            if not self._evaluated:
-                return ()
-        return self._instruments[metric].collect()
-
     def _prime(self) -> None:
         """An evaluator's counters start at 0, so that the first increase is seen as one."""
         for name, cell in self._board.cells.items():
-            if not cell.evaluating:
+            if not cell.evaluating or name in self._primed:
                 continue
             self._evaluated = True
-            self._counters[names.FOREIGN_WRITES].labels(name)
+            self._primed.add(name)
+            self._counts[names.FOREIGN_WRITES].setdefault((name,), 0.0)
             for result in names.EVALUATIONS.labels["result"]:
-                self._counters[names.EVALUATIONS].labels(name, result)
+                self._counts[names.EVALUATIONS].setdefault((name, result), 0.0)
             for (before, after), reasons in TABLE.items():
                 for reason in sorted(reasons):
-                    self._counters[names.TRANSITIONS].labels(name, before, after, reason)
+                    self._counts[names.TRANSITIONS].setdefault((name, before, after, reason), 0.0)
 
 
-class _Everything(Collector):
-    """Yields every metric in the order of the list."""
+def _written(metric: Metric, samples: Iterator[Sample]) -> Iterator[bytes]:
+    """One metric's text. Its samples may be read with others' work in between."""
+    first = True
+    while (some := list(islice(samples, PIECE))) or first:
+        # The library takes a counter's name without its suffix and adds it again.
+        family = Family(metric.removesuffix("_total"), metric.help, metric.kind)
+        for values, value in some:
+            family.add_sample(metric, dict(zip(metric.labels, values, strict=True)), value)
+        text = generate_latest(_Only(family))
+        # Help and type stand before the first piece alone.
+        yield text if first else text.split(b"\n", 2)[2]
+        first = False
 
-    def __init__(self, counted: Callable[[Metric], Iterable[Family]], reading: _Reading) -> None:
-        self._counted = counted
-        self._reading = reading
+
+class _Only(Collector):
+    """One family, or a part of it, for the library to write."""
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
 
     def collect(self) -> Iterator[Family]:
-        for metric in METRICS:
-            read = self._reading.families.get(metric)
-            if read is None:
-                for family in self._counted(metric):
-                    # When a series began is one more series each, and nobody asks.
-                    family.samples = [s for s in family.samples if not s.name.endswith("_created")]
-                    yield family
-                continue
-            # The library takes a counter's name without its suffix and adds it again.
-            family = Family(metric.removesuffix("_total"), metric.help, metric.kind)
-            for values, value in read():
-                family.add_sample(metric, dict(zip(metric.labels, values, strict=True)), value)
-            yield family
+        yield self._family
 
 
 class _Reading:

@@ -66,6 +66,9 @@ _REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0
 # Ten reporters take well under a millisecond, ten thousand a tenth of a second.
 _EVALUATION_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
+# Flash with a capacitor takes tens of microseconds, a plain disk tens of milliseconds.
+_SYNC_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1.0)
+
 # --- what is in force here -------------------------------------------------------------------
 BUILD_INFO = Metric(
     "breaker_build_info",
@@ -227,6 +230,26 @@ CONSUL_DURATION = Metric(
     buckets=_REQUEST_BUCKETS,
 )
 
+# --- the spool -------------------------------------------------------------------------------
+SPOOL_APPENDED = Metric(
+    "breaker_spool_appended_records_total",
+    "counter",
+    "Records that were synced to the spool.",
+    {"topic": ()},
+)
+SPOOL_DROPPED = Metric(
+    "breaker_spool_dropped_records_total",
+    "counter",
+    "Records that left the spool undelivered: to make room, for their age, or lost to damage.",
+    {"topic": (), "reason": ("full", "expired", "damaged")},
+)
+SPOOL_SYNC_DURATION = Metric(
+    "breaker_spool_sync_duration_seconds",
+    "histogram",
+    "Duration of one group commit's sync to disk, whatever the number of records in it.",
+    buckets=_SYNC_BUCKETS,
+)
+
 # --- Kafka -----------------------------------------------------------------------------------
 KAFKA_REQUESTS = Metric(
     "breaker_kafka_requests_total",
@@ -328,6 +351,23 @@ SERVICE_REGISTERED = Event(
 SERVICE_UNREGISTERED = Event(
     "service_unregistered", "The service can't be registered, and why; said once until it can."
 )
+
+# --- the spool -------------------------------------------------------------------------------
+SPOOL_CLOSED = Event(
+    "spool_closed",
+    "A sync failed: the spool takes nothing more until a restart, and goes on being delivered.",
+)
+SPOOL_DAMAGED = Event(
+    "spool_damaged", "Bytes of a segment are no record; they were copied to the quarantine."
+)
+SPOOL_LEDGER_LOST = Event(
+    "spool_ledger_lost", "Progress could not be read; what was delivered is delivered again."
+)
+SPOOL_UNTIDY = Event(
+    "spool_untidy", "The spool can't write its progress or give room back yet, and why."
+)
+SPOOL_ADOPTED = Event("spool_adopted", "The records of a spool whose daemon is gone are ours now.")
+SPOOL_ORPHANED = Event("spool_orphaned", "A spool beside ours can't be taken over, and why.")
 
 # --- Kafka -----------------------------------------------------------------------------------
 KAFKA_LOST = Event("kafka_lost", "Kafka gives no answer about lag; said once when it begins.")

@@ -202,7 +202,14 @@ CONTRACT_METRICS = {
     "breaker_transitions_total",
     "breaker_verdict",
 }
-OWN_METRICS = {"breaker_log_lines_dropped_total"}
+OWN_METRICS = {
+    "breaker_local_gate",
+    "breaker_local_gate_closures_total",
+    "breaker_log_lines_dropped_total",
+    "breaker_spool_appended_records_total",
+    "breaker_spool_dropped_records_total",
+    "breaker_spool_sync_duration_seconds",
+}
 
 
 def test_bad_reports_are_refused_with_every_fault(embedded: Daemon) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import clients, decisions, evaluation
+from bench import clients, decisions, evaluation, stalls
 from bench.host import BenchError
 from bench.table import Row, over_rounds, percentile, render
 from bench.wrk import command, parse, reports
@@ -71,6 +71,12 @@ def test_a_decision_of_the_client_is_measured_in_every_state() -> None:
     assert all(row.value is not None and 0 < row.value < 50 for row in rows)
 
 
+def test_what_the_daemon_spends_within_a_request_is_told_apart_from_the_clock() -> None:
+    rows = list(stalls.measure(quick=True))
+    assert len(rows) == 2 * len(decisions.STATES)
+    assert all(row.value and row.peer_value for row in rows)
+
+
 def test_the_table_shows_value_peer_ratio_target_and_note() -> None:
     row = Row(
         section="Trip latency",
@@ -88,6 +94,27 @@ def test_the_table_shows_value_peer_ratio_target_and_note() -> None:
     assert lines[3].split("  ")[0] == "3 reporters, p99"
     for part in ("9.00", "ms", "bare Consul", "4.50", "2.00×", "≤ 3× floor", "met", "5 rounds"):
         assert part in lines[3]
+
+
+def test_one_bad_round_does_not_decide_and_is_not_hidden() -> None:
+    row = Row.over(
+        [66.0, 14_500.0, 67.0],
+        [65.0, 64.0, 400.0],
+        section="s",
+        what="w",
+        peer="nginx",
+        most_ratio=1.5,
+    )
+    assert (row.value, row.peer_value, row.verdict) == (67.0, 65.0, "met")
+    line = render([row]).splitlines()[-1]
+    assert "3 rounds: 66.0 to 14,500; the peer's: 64.0 to 400" in line
+    assert row.as_dict()["rounds"] == (66.0, 14_500.0, 67.0)
+    assert Row.over([3.0, 1.0], section="s", what="w").ratio is None
+
+
+def test_everybody_is_measured_once_a_round_and_has_every_place() -> None:
+    turns = list(decisions.in_turn(["a", "b", "c"], 3))
+    assert turns == [*"abc", *"bca", *"cab"]
 
 
 def test_percentiles_are_of_samples_that_were_taken() -> None:

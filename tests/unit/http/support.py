@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sidecar.core.board import Board, Cell
@@ -143,9 +143,9 @@ def enter(board: Board, clock: Clock, name: str, record: Record) -> Cell:
     return cell
 
 
-def metrics_text() -> tuple[bytes, str]:
+def metrics_text() -> tuple[Iterable[bytes], str]:
     """Stands in for the exposition."""
-    return b"breaker_state 1\n", "text/plain; version=0.0.4; charset=utf-8"
+    return iter((b"breaker_state", b" 1\n")), "text/plain; version=0.0.4; charset=utf-8"
 
 
 @dataclass(frozen=True)

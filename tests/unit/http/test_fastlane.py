@@ -155,15 +155,22 @@ def test_a_new_decision_and_a_new_second_show_at_once(
     assert seen[:30] == list(range(seen[0], seen[0] - 30, -1))
 
 
-def test_the_date_is_the_second_of_the_answer(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = []
-    for at in (1_795_000_000.0, 1_795_000_000.9, 1_795_000_001.0):
-        monkeypatch.setattr(fastlane, "time", lambda at=at: at)
-        monkeypatch.setattr(framing, "rfc822_formatted_time", lambda at=at: f"at {at}")
-        reply = lane.reply(PLAIN, NOBODY)
+@pytest.mark.parametrize("name", ["default", "open", "half.open_1", "shadow"])
+def test_the_date_is_the_second_of_the_answer(
+    name: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lane = Lane(known(clock), Answers(), clock)
+    began_at, began, said = 1_795_000_000.25, clock.now, []
+    for later in (0.0, 0.5, 0.74, 0.76, 1.74, 1.76):
+        clock.now = began + later
+        monkeypatch.setattr(fastlane, "time", lambda later=later: began_at + later)
+        monkeypatch.setattr(
+            framing, "rfc822_formatted_time", lambda later=later: f"{int(began_at + later)}"
+        )
+        reply = lane.reply(plain(f"/allowed/{name}"), NOBODY)
         assert reply is not None
-        said.append(reply.partition(b"Date: ")[2].partition(b"\r\n")[0])
-    assert said == [b"at 1795000000.0", b"at 1795000000.0", b"at 1795000001.0"]
+        said.append(int(reply.partition(b"Date: ")[2].partition(b"\r\n")[0]) - int(began_at))
+    assert said == [0, 0, 0, 1, 1, 2]
 
 
 def test_a_reload_is_seen(lane: Lane, board: Board, clock: Clock) -> None:

@@ -49,6 +49,7 @@ class Seen(listeners.Protocol):
     made: list[Seen]
     received = 0
     in_lane = 0
+    left_to_aiohttp = False
 
     def __init__(self, *args: Any, **rest: Any) -> None:
         super().__init__(*args, **rest)
@@ -56,7 +57,13 @@ class Seen(listeners.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.received += len(data)
+        self.left_to_aiohttp = False
         super().data_received(data)
+        self.in_lane += not self.left_to_aiohttp and not self._held
+
+    def _read(self, data: bytes) -> None:
+        super()._read(data)
+        self.left_to_aiohttp = True
 
     def _answer(self, reply: bytes) -> None:
         super()._answer(reply)
@@ -117,7 +124,7 @@ class Side:
 
     def counters(self) -> list[tuple[int, int, int, int]]:
         return [
-            (cell.admitted, cell.rejected, cell.shadow_rejected, cell.spread._sum)
+            (cell.admitted, cell.rejected, cell.shadow_rejected, cell.spread.ahead)
             for _, cell in sorted(self.board.cells.items())
         ]
 

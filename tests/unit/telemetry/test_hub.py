@@ -50,7 +50,7 @@ def test_counts_arrive(telemetry: Telemetry, metrics: Metrics) -> None:
     telemetry.count(names.CONSUL_REQUESTS, op="read", outcome="ok")
     telemetry.count(names.CONSUL_REQUESTS, 2, op="read", outcome="ok")
     telemetry.observe(names.CONSUL_DURATION, 0.01, op="read")
-    text = metrics.render()[0].decode()
+    text = b"".join(metrics.render()[0]).decode()
     assert 'breaker_consul_requests_total{op="read",outcome="ok"} 3.0' in text
     assert 'breaker_consul_request_duration_seconds_count{op="read"} 1.0' in text
 
@@ -87,7 +87,7 @@ def test_lines_given_up_are_counted(metrics: Metrics) -> None:
     os.close(read)
     Telemetry(Log(fd=write), metrics).event(names.STARTED)
     os.close(write)
-    assert "breaker_log_lines_dropped_total 1.0" in metrics.render()[0].decode()
+    assert "breaker_log_lines_dropped_total 1.0" in b"".join(metrics.render()[0]).decode()
 
 
 def test_every_event_has_a_name_of_its_own() -> None:

@@ -16,7 +16,7 @@ from sidecar.core.signal_settings import Delivery, Local, SignalSettings
 from sidecar.core.signals import Judgement, Signal
 from sidecar.core.types import Policy, State, Verdict
 from sidecar.telemetry import names
-from sidecar.telemetry.metrics import Metrics
+from sidecar.telemetry.metrics import PIECE, Metrics
 
 CONTACT = Contact(synced=None, stale_after_s=5, max_stale_s=30, on_loss=OnLoss.KEEP)
 CONTRACT = {
@@ -56,7 +56,7 @@ def metrics(board: Board) -> Metrics:
 
 def scrape(metrics: Metrics) -> dict[str, float]:
     """Every sample, as the text shows it: name{labels} in the order written."""
-    lines = metrics.render()[0].decode().splitlines()
+    lines = b"".join(metrics.render()[0]).decode().splitlines()
     return {k: float(v) for k, v in (x.rsplit(" ", 1) for x in lines if not x.startswith("#"))}
 
 
@@ -75,7 +75,7 @@ def test_the_list_is_the_contracts(metrics: Metrics) -> None:
 
 
 def test_every_metric_has_help_and_the_names_follow_the_conventions(metrics: Metrics) -> None:
-    text = metrics.render()[0].decode()
+    text = b"".join(metrics.render()[0]).decode()
     families = {f.name: f for f in text_string_to_metric_families(text)}
     for family in families.values():
         assert family.documentation
@@ -90,10 +90,35 @@ def test_content_type(metrics: Metrics) -> None:
     assert metrics.render()[1] == "text/plain; version=0.0.4; charset=utf-8"
 
 
+def test_the_pieces_are_small_and_make_one_whole() -> None:
+    policies = [Policy(name=f"b{number}") for number in range(60)]
+    board = Board("i-1", policies, None, CONTACT, now=0)
+    metrics = Metrics(board, version="1")
+    for cell in board.cells.values():
+        cell.evaluating = True
+    pieces = list(metrics.render()[0])
+    assert max(piece.count(b"\n") for piece in pieces) <= PIECE + 2
+    text = b"".join(pieces).decode()
+    # Each family in one block, under one help and one type.
+    heads = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")]
+    assert len(heads) == len(set(heads)) == text.count("# HELP ")
+    assert len(scrape(metrics)) == sum(not line.startswith("#") for line in text.splitlines())
+    assert text.count('breaker="b59"') == text.count('breaker="b0"') > 30
+
+
+def test_a_reload_between_two_pieces_spoils_nothing(board: Board, metrics: Metrics) -> None:
+    pieces, _ = metrics.render()
+    begun = [next(pieces) for _ in range(3)]
+    board.reconfigure([Policy(name="other")], None, CONTACT, now=1)
+    metrics.count(names.CONSUL_REQUESTS, op="read", outcome="ok")
+    families = list(text_string_to_metric_families(b"".join([*begun, *pieces]).decode()))
+    assert len({family.name for family in families}) == len(families)
+
+
 def test_no_created_series(metrics: Metrics) -> None:
     metrics.count(names.CONSUL_REQUESTS, op="read", outcome="ok")
     metrics.observe(names.CONSUL_DURATION, 0.2, op="read")
-    assert b"_created" not in metrics.render()[0]
+    assert b"_created" not in b"".join(metrics.render()[0])
 
 
 def test_the_state_is_one_series_a_state(board: Board, metrics: Metrics) -> None:

@@ -1,0 +1,1 @@
+"""The durable spool: records that wait on this node's disk until Kafka has them."""

@@ -1,0 +1,105 @@
+"""Idempotency keys: who has one, and what became of its record."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from sidecar.core.spooling import (
+    IDEMPOTENT_FOR_S,
+    IDEMPOTENT_KEYS,
+    Accepted,
+    Claim,
+    Idempotency,
+)
+from sidecar.spool.ledger import SpooledKey, digest
+
+_KEPT = struct.Struct("<8sdiq")
+_SHORT: Final = 8
+
+
+async def _nothing_spooled(topic: str, key: bytes, since_at: float) -> SpooledKey | None:
+    del topic, key, since_at
+    return None
+
+
+class SpoolKeys:
+    """The port `Keys`. Those of directly delivered records take about 200 bytes of memory each.
+
+    Args:
+        lookup: finds the key of a spooled record; without it nothing is ever spooled.
+    """
+
+    def __init__(
+        self,
+        lookup: Callable[[str, bytes, float], Awaitable[SpooledKey | None]] = _nothing_spooled,
+        *,
+        most: int = IDEMPOTENT_KEYS,
+    ) -> None:
+        self._lookup = lookup
+        self._most = most
+        self._open: dict[tuple[str, str], bytes] = {}
+        """Claimed and not settled, with the fingerprint."""
+        self._direct: dict[str, dict[bytes, bytes]] = {}
+        """By topic and the key's digest, oldest first: packed, for there may be a million."""
+
+    async def claim(self, topic: str, what: Idempotency, now_at: float) -> Claim | Accepted:
+        """See the port `Keys`."""
+        key, fingerprint = what
+        taken = self._open.get((topic, key))
+        if taken is not None:
+            return Claim.IN_PROGRESS if taken == fingerprint else Claim.OTHER_CONTENT
+        found = self._delivered(topic, what, now_at)
+        if found is not None:
+            return found
+        self._open[topic, key] = fingerprint
+        found = Claim.IN_PROGRESS
+        try:
+            found = await self._spooled(topic, what, now_at)
+        finally:
+            if found is not Claim.YOURS:
+                self.abandon(topic, key)
+        return found
+
+    def settle(self, topic: str, what: Idempotency, outcome: Accepted, now_at: float) -> None:
+        """See the port `Keys`."""
+        kept = self._direct.setdefault(topic, {})
+        offset = -1 if outcome.offset is None else outcome.offset
+        name = digest(what.key)
+        kept.pop(name, None)
+        kept[name] = _KEPT.pack(_short(what), now_at, outcome.partition, offset)
+        while kept:
+            oldest = next(iter(kept))
+            young = _KEPT.unpack(kept[oldest])[1] >= now_at - IDEMPOTENT_FOR_S
+            if young and len(kept) <= self._most:
+                break
+            del kept[oldest]
+        self.abandon(topic, what.key)
+
+    def abandon(self, topic: str, key: str) -> None:
+        """See the port `Keys`."""
+        self._open.pop((topic, key), None)
+
+    def _delivered(self, topic: str, what: Idempotency, now_at: float) -> Claim | Accepted | None:
+        kept = self._direct.get(topic, {}).get(digest(what.key))
+        if kept is None:
+            return None
+        short, at, partition, offset = _KEPT.unpack(kept)
+        if at < now_at - IDEMPOTENT_FOR_S:
+            return None
+        if short != _short(what):
+            return Claim.OTHER_CONTENT
+        return Accepted(partition=partition, offset=None if offset < 0 else offset)
+
+    async def _spooled(self, topic: str, what: Idempotency, now_at: float) -> Claim | Accepted:
+        found = await self._lookup(topic, digest(what.key), now_at - IDEMPOTENT_FOR_S)
+        if found is None:
+            return Claim.YOURS
+        if found.fingerprint != what.fingerprint:
+            return Claim.OTHER_CONTENT
+        return Accepted(partition=found.partition, seq=found.seq)
+
+
+def _short(what: Idempotency) -> bytes:
+    return what.fingerprint[:_SHORT].ljust(_SHORT, b"\0")
