@@ -84,7 +84,7 @@ class Log:
         self.segment_bytes = segment_bytes
         self._files = files
         self._segments = list(segments)
-        last = self._segments[-1].last_seq if self._segments else 0
+        last = max([segment.last_seq for segment in segments], default=0)
         self.next_seq = max(next_seq, last + 1, done_seq + 1)
         self.done_seq = done_seq
         self.fd: int | None = None

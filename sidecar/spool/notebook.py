@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Final
 
 from sidecar.core.errors import SpoolDiskFull, SpoolFault
@@ -15,6 +17,8 @@ TRIM_S: Final = 600.0
 IDLE_S: Final = 5.0
 """A partition whose records are all done, and that got none for so long, gives its file back."""
 
+RESERVE_BYTES: Final = 512 * 1024
+
 Where = tuple[str, int]
 """Topic and partition."""
 
@@ -23,6 +27,7 @@ class Notebook:
     """Notes between the logs and the ledger. One thread calls it.
 
     Args:
+        reserve: a file that holds room for the ledger, for when the disk is full.
         broken: told when the ledger fails for another reason than a full disk.
         wall: epoch seconds.
     """
@@ -33,6 +38,7 @@ class Notebook:
         files: Files,
         logs: dict[Where, Log],
         *,
+        reserve: Path,
         broken: Callable[[str], None],
         wall: Callable[[], float],
     ) -> None:
@@ -48,6 +54,8 @@ class Notebook:
         self._used: dict[Where, float] = {}
         """When a log last took records."""
         self._trimmed_at = wall()
+        self._reserve = reserve
+        self._reserve_room()
 
     def moved(self, log: Log) -> None:
         """A log's progress is to be written down."""
@@ -96,7 +104,7 @@ class Notebook:
         )
         try:
             if notes.progress or notes.marks or notes.keys:
-                self._ledger.write(notes)
+                self._write(notes)
         except sqlite3.Error as error:
             raise self._unwritten(error) from error
         moved, self._dirty = self._dirty, set()
@@ -105,6 +113,16 @@ class Notebook:
             log.unmarked.pop(name, None)
         self._give_back(moved, idle=False)
 
+    def _write(self, notes: Notes) -> None:
+        try:
+            self._ledger.write(notes)
+        except sqlite3.Error as error:
+            if not _full(error):
+                raise
+            # Progress gives room back, so it has some of its own.
+            self._reserve.unlink(missing_ok=True)
+            self._ledger.write(notes)
+
     @staticmethod
     def _progress(where: Where, log: Log) -> Progress:
         return Progress(*where, log.done_seq, log.next_seq, *log.head)
@@ -112,6 +130,7 @@ class Notebook:
     def tidy(self) -> None:
         """What time asks for: see `write`, which it does, and raises the same."""
         self.write()
+        self._reserve_room()
         idle_at, now_at = self._wall() - IDLE_S, self._wall()
         self._give_back([w for w in self._logs if self._used.get(w, 0.0) < idle_at], idle=True)
         if now_at - self._trimmed_at < TRIM_S:
@@ -122,6 +141,21 @@ class Notebook:
                 self._ledger.trim(topic, now_at)
         except sqlite3.Error as error:
             raise self._unwritten(error) from error
+
+    def _reserve_room(self) -> None:
+        """As far as the disk lets us."""
+        if self._reserve.exists():
+            return
+        try:
+            fd = os.open(self._reserve, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return
+        try:
+            os.posix_fallocate(fd, 0, RESERVE_BYTES)
+        except OSError:
+            self._reserve.unlink(missing_ok=True)
+        finally:
+            os.close(fd)
 
     def _give_back(self, wheres: Iterable[Where], *, idle: bool) -> None:
         """Delete segments in which nothing waits."""
@@ -143,7 +177,7 @@ class Notebook:
 
     def _unwritten(self, error: sqlite3.Error) -> SpoolFault:
         why = f"the ledger can't be written: {error}"
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+        if _full(error):
             return SpoolDiskFull(why)
         self._broken(why)
         return SpoolFault(why)
@@ -151,3 +185,7 @@ class Notebook:
     def close(self) -> None:
         """Close the ledger."""
         self._ledger.close()
+
+
+def _full(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL

@@ -53,16 +53,24 @@ def recover(folder: Folder, files: Files, segment_bytes: Callable[[str], int]) -
     """
     found = _ledger(folder, files)
     try:
+        found.ledger.forget(
+            (topic, partition, name)
+            for topic, partition, name in found.marks
+            if not (folder.log(topic, partition) / name).exists()
+        )
         for topic, partition, path in folder.logs():
             at = found.progress.get((topic, partition), Progress(topic, partition, 0, 1, "", 0))
+            segments = _segments(found, files, topic, partition, path)
+            # Segments go only when they are done, whatever a power cut has left of the ledger.
+            gone = segments[0].first_seq - 1 if segments else 0
             found.logs[topic, partition] = Log(
                 files,
                 path,
                 topic,
                 partition,
                 segment_bytes=segment_bytes(topic),
-                segments=_segments(found, files, topic, partition, path),
-                done_seq=at.done_seq,
+                segments=segments,
+                done_seq=max(at.done_seq, gone),
                 next_seq=at.next_seq,
                 head=(at.segment, at.offset),
             )
@@ -113,6 +121,8 @@ def _segments(
         segments.append(segment)
         mark = found.marks.get((topic, partition, segment.path.name), _NO_MARK)
         _look_through(found, topic, partition, segment, mark)
+    # One that never got a whole frame gave its place to the next.
+    segments.sort(key=lambda segment: (segment.first_seq, segment.last_seq))
     for segment, following in itertools.pairwise(segments):
         # What should be there and isn't will be missed when it is read.
         segment.last_ordinal = max(segment.last_ordinal, segment.ordinal(following.first_seq - 1))

@@ -68,7 +68,12 @@ class Vault:
         self.logs = found.logs
         self.fault: str | None = None
         self.notebook = Notebook(
-            found.ledger, around.files, self.logs, broken=self._close_for_good, wall=around.wall
+            found.ledger,
+            around.files,
+            self.logs,
+            reserve=around.folder.path / "reserve",
+            broken=self._close_for_good,
+            wall=around.wall,
         )
         self._open: OrderedDict[Log, None] = OrderedDict()
         self._syncers: ThreadPoolExecutor | None = None

@@ -23,6 +23,8 @@ from sidecar.core.errors import (
 from sidecar.core.spooling import Budget, Idempotency, SpoolSettings
 from sidecar.spool.frames import HEADER, pack
 from sidecar.spool.ledger import digest
+from sidecar.spool.log import MARK_BYTES
+from sidecar.spool.segments import frames_in
 from sidecar.spool.vault import OPEN_FILES, Append
 from sidecar.telemetry import names
 from tests.unit.spool.kit import AT, BadDisk, Box, Hasty, record, records, small
@@ -73,6 +75,24 @@ def test_a_restart_in_good_order_reads_nothing_again(box: Box, monkeypatch: Any)
     monkeypatch.setattr("sidecar.spool.recovery.frames_in", _nothing_but_ends)
     box.open()
     assert box.waiting() == new
+
+
+def test_a_crash_makes_little_to_be_read_again(tmp_path: Path, monkeypatch: Any) -> None:
+    box = Box(tmp_path, files=Hasty())
+    for number in range(60):
+        box.append(record(number, size=1_000_000))
+    box.vault.tick()
+    box.kill()
+    read: list[int] = []
+
+    def counting(path: Path, marker: bytes, start: int, end: int) -> Any:
+        read.append(end - start)
+        return frames_in(path, marker, start, end)
+
+    monkeypatch.setattr("sidecar.spool.recovery.frames_in", counting)
+    box.open()
+    assert sum(read) <= MARK_BYTES + 1_100_000
+    assert box.vault.backlog("t", 0).records == 60
 
 
 def _nothing_but_ends(path: Path, marker: bytes, start: int, end: int) -> list[Any]:
