@@ -47,6 +47,8 @@ FAREWELL_S = 1.5
 """How long a stop tries to hand locks over and to delete report keys."""
 LISTENERS_S = 1.0
 """How long a stop lets requests in flight finish."""
+PUBLISH_S = 2.5
+"""How long a stop lets the connections to Kafka and the spool come to their ends."""
 SETTLE_S = 2.0
 """How long a report waits to be judged where the store is in this process."""
 HISTORY_S = 3.0
@@ -104,8 +106,19 @@ class Daemon:
         self._timer: asyncio.TimerHandle | None = None
         self._telling: asyncio.TimerHandle | None = None
         self._first_look = asyncio.Event()
+        self._publishers = Tasks(self.telemetry)
+        self._desk = compose.desk(
+            config, self._publishers, self.telemetry, self._clock.now, random.random
+        )
+        if self._desk is not None:
+            self._metrics.publishing(self._desk.sight.families())
         self._endpoints = compose.endpoints(
-            config, self, self._metrics.render, boottime, self.telemetry
+            config,
+            self,
+            self._metrics.render,
+            boottime,
+            self.telemetry,
+            publishing=self._desk,
         )
         self._listeners = Listeners(self._endpoints)
         self._stopping = asyncio.Event()
@@ -130,6 +143,8 @@ class Daemon:
             self._tasks.start("pulse", self._elector.pulse.run)
         self._tasks.start("report", self._reporter.run)
         await self._read_lag()
+        if self._desk is not None:
+            self._desk.start()
         try:
             await self._look_first()
             await self._listeners.start()
@@ -183,8 +198,13 @@ class Daemon:
 
     async def _end(self) -> None:
         await self._tasks.stop_all()
+        if self._desk is not None:
+            self._desk.stop()
         await self._bounded("farewell", FAREWELL_S, self._farewell())
         await self._bounded("listeners", LISTENERS_S + 0.5, self._listeners.stop(LISTENERS_S))
+        if self._desk is not None:
+            await self._publishers.stop_all()
+            await self._bounded("publish", PUBLISH_S, self._desk.close())
         await self._bounded("store", 0.5, self._store.close())
         for timer in (self._timer, self._telling):
             if timer is not None:
@@ -305,6 +325,8 @@ class Daemon:
             compose.contact(config),
             now=self._clock.now(),
         )
+        if self._desk is not None and config.publish is not None:
+            self._desk.reconfigure(compose.publish_policy(config.publish))
         self._elector.candidate = compose.candidate(config, self.board.instance)
         for endpoint in self._endpoints:
             apply_settings(endpoint.app, compose.http_settings(config))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,7 +14,10 @@ from sidecar.config import model
 from sidecar.config.model import Breaker, Config, default_breaker, policy_hash
 from sidecar.core.board import Board
 from sidecar.core.decision import Contact, OnLoss, poll_wait, stale_after
+from sidecar.core.outage import Outage
+from sidecar.core.pacing import Pace
 from sidecar.core.ports import Backend, Service, Store, Telemetry
+from sidecar.core.publishing import Publishing, PublishPolicy, TopicPolicy
 from sidecar.core.signal_settings import (
     AutoThreshold,
     Delivery,
@@ -29,6 +33,7 @@ from sidecar.core.signal_settings import (
 from sidecar.core.types import Policy
 from sidecar.http.events import Feed
 from sidecar.http.listeners import Endpoint
+from sidecar.http.publish import Held
 from sidecar.http.server import build_app, build_diagnostics
 from sidecar.http.settings import HttpSettings, Transport
 from sidecar.loops.around import Around
@@ -38,6 +43,7 @@ from sidecar.loops.register import Registrar
 if TYPE_CHECKING:
     from sidecar.kafka.connection import Connection
     from sidecar.kafka.lag import LagReader
+    from sidecar.publish.desk import Desk, Starter
     from sidecar.store.transport import ConsulSettings
 
 T = TypeVar("T")
@@ -164,7 +170,11 @@ def lag_reader(
 
 def restart_needed(old: Config, new: Config) -> list[str]:
     """Keys that differ and only take effect at the next start."""
-    found = [key for key in ("store", "data_dir") if getattr(old, key) != getattr(new, key)]
+    found = [
+        key for key in ("store", "data_dir", "kafka") if getattr(old, key) != getattr(new, key)
+    ]
+    if (old.publish is None) != (new.publish is None):
+        found.append("publish")
     found += [
         f"listen.{key}"
         for key in ("address", "socket", "socket_mode", "state_file", "diagnostics", "allow_remote")
@@ -250,6 +260,57 @@ def candidate(config: Config, instance: str) -> Candidate:
     )
 
 
+def publish_policy(publish: model.Publish) -> PublishPolicy:
+    """How records are handled, as the rules need it."""
+    return PublishPolicy(
+        timeout_s=publish.timeout_s,
+        delivery_timeout_s=publish.delivery_timeout_s,
+        max_record_bytes=publish.max_record,
+        max_request_bytes=publish.max_request,
+        max_outstanding_bytes=publish.max_outstanding,
+        replay_rate=float(publish.replay_rate),
+        topics={
+            name: TopicPolicy(
+                outage=Outage(topic.outage),
+                breaker=topic.breaker,
+                max_outstanding=topic.max_outstanding,
+            )
+            for name, topic in publish.topics.items()
+        },
+    )
+
+
+def desk(
+    config: Config,
+    tasks: Starter,
+    telemetry: Telemetry,
+    now: Callable[[], float],
+    draw: Callable[[], float],
+) -> Desk | None:
+    """What publishes; nothing of it is imported where nothing is published."""
+    reached = kafka(config)
+    if config.publish is None or reached is None:
+        return None
+    from sidecar.kafka.publisher import Publisher
+    from sidecar.publish.around import Around
+    from sidecar.publish.desk import Desk
+    from sidecar.publish.placements import Placements
+
+    policy = publish_policy(config.publish)
+    around = Around(
+        policy=policy,
+        carrier=Publisher(reached.options, now=now, draw=draw),
+        spool=None,
+        letters=None,
+        pace=Pace(policy.replay_rate),
+        telemetry=telemetry,
+        now=now,
+        wall=time.time,
+        draw=draw,
+    )
+    return Desk(around, tasks, Placements(None))
+
+
 def http_settings(config: Config) -> HttpSettings:
     """What the HTTP layer is told; a reload tells it anew."""
     return HttpSettings(
@@ -267,10 +328,12 @@ def endpoints(
     metrics: Callable[[], tuple[Iterable[bytes], str]],
     now: Callable[[], float],
     telemetry: Telemetry,
+    *,
+    publishing: Publishing | None = None,
 ) -> list[Endpoint]:
     """The public interface on TCP and perhaps on a unix socket, and perhaps the diagnostics."""
     listen, settings = config.listen, http_settings(config)
-    feed = Feed(backend.board, now)
+    feed, held = Feed(backend.board, now), Held()
 
     def public(transport: Transport) -> web.Application:
         return build_app(
@@ -281,6 +344,8 @@ def endpoints(
             now=now,
             telemetry=telemetry,
             feed=feed,
+            publishing=publishing,
+            held=held,
         )
 
     made = [Endpoint(app=public("tcp"), setting="listen.address", tcp=model.listen_targets(listen))]

@@ -72,7 +72,7 @@ class _FileReader:
     def _named(self, named: Named, table: Table, path: Path) -> None:
         for name, entry in table.entries.items():
             here = (*path, name)
-            if not self.layer.add_breaker(name, self._origin(entry.line, here)):
+            if not self.layer.add(named, here, self._origin(entry.line, here)):
                 continue
             inner = self._table(entry.node, entry.line, here)
             if inner is not None:

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from sidecar.config import kinds, model
-from sidecar.config.kinds import Kind, choice, count, count_or, duration
-from sidecar.core.naming import DEFAULT_NAME
+from sidecar.config.kinds import Kind, choice, count, count_or, duration, pattern, size
+from sidecar.core.naming import BREAKER_NAME, DEFAULT_NAME, RESERVED_NAMES
 
 Path = tuple[str, ...]
 
@@ -55,6 +55,8 @@ class Named(msgspec.Struct, frozen=True):
 
     name: str
     each: Section
+    names: Kind
+    reserved: tuple[str, ...] = ()
 
 
 def _timer(name: str, kind: Kind) -> Key:
@@ -262,7 +264,42 @@ BREAKER = Section(
         SIGNALS,
     ),
 )
-BREAKERS = Named("breakers", BREAKER)
+BREAKERS = Named(
+    "breakers",
+    BREAKER,
+    pattern(
+        f"^{BREAKER_NAME}$",
+        "is not a breaker's name",
+        "use up to 64 letters, digits, _ . and -, a letter or digit first",
+    ),
+    tuple(RESERVED_NAMES),
+)
+PUBLISH = Section(
+    "publish",
+    model.Publish,
+    (
+        _timer("timeout", duration(0.1, 60.0)),
+        _timer("delivery_timeout", duration(0.1, 60.0)),
+        Key("max_record", size(1024, 16 * 1024**2)),
+        Key("max_request", size(1024, 256 * 1024**2)),
+        Key("max_outstanding", size(1024**2, 4 * 1024**3)),
+        Key("replay_rate", count(1, 10_000_000)),
+        Named(
+            "topics",
+            Section(
+                "topic",
+                model.PublishTopic,
+                (
+                    Key("outage", choice(*model.OUTAGES)),
+                    Key("breaker", kinds.TEXT, nullable=True),
+                    Key("max_outstanding", count(1, 10_000_000)),
+                ),
+            ),
+            kinds.TOPIC_OR_ANY,
+        ),
+    ),
+    optional=True,
+)
 ROOT = Section(
     "",
     model.Config,
@@ -276,6 +313,7 @@ ROOT = Section(
         KAFKA,
         REGISTER,
         BREAKERS,
+        PUBLISH,
         Section("admin", model.Admin, (Key("token_file", kinds.PATH, nullable=True),)),
     ),
 )
@@ -292,6 +330,16 @@ BLOCK_PATHS: dict[str, Path] = {
     "failure_threshold": ("breakers", DEFAULT_NAME, "failure_threshold"),
     "open_duration": ("breakers", DEFAULT_NAME, "open_duration"),
 }
+
+
+def find_named(path: Path) -> tuple[Named, int] | None:
+    """The mapping of names that a path goes through, and which of its steps is the name."""
+    here: Key | Section | Named | None = ROOT
+    for depth, step in enumerate(path):
+        if isinstance(here, Named):
+            return here, depth
+        here = here.find(step) if isinstance(here, Section) else None
+    return None
 
 
 def find_key(path: Path) -> Key | None:

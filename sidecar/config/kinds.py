@@ -14,7 +14,15 @@ from sidecar.config.addresses import (
 )
 from sidecar.config.faults import Unfit
 from sidecar.config.model import OWN_CHECKS
-from sidecar.config.units import DURATION_PATTERN, UnitError, format_duration, parse_duration
+from sidecar.config.units import (
+    DURATION_PATTERN,
+    SIZE_PATTERN,
+    UnitError,
+    format_duration,
+    format_size,
+    parse_duration,
+    parse_size,
+)
 
 _TRUE = ("1", "t", "true", "yes", "on")
 _FALSE = ("0", "f", "false", "no", "off")
@@ -56,6 +64,23 @@ def duration(least_s: float, most_s: float | None = None, *, or_zero: bool = Fal
 
     schema = {"anyOf": [{"type": "string", "pattern": DURATION_PATTERN}, {"const": 0}]}
     return Kind(parse, schema, format_duration)
+
+
+def size(least: int, most: int) -> Kind:
+    """A size between two bounds in bytes."""
+
+    def parse(text: str) -> int:
+        try:
+            found = parse_size(text)
+        except UnitError as error:
+            raise Unfit(str(error), "write a number with its unit: 64KiB, 8MiB or 1GiB") from error
+        if not least <= found <= most:
+            raise Unfit(
+                "is out of range", f"write a size from {format_size(least)} to {format_size(most)}"
+            )
+        return found
+
+    return Kind(parse, {"type": "string", "pattern": SIZE_PATTERN}, format_size)
 
 
 def choice(*values: str) -> Kind:
@@ -261,5 +286,10 @@ SERVICE = pattern(
 HOST = pattern(_HOST, "is not a host", "write a host name or an IP address, without a port")
 TAGS = Kind(_tag, {"type": "array", "items": _STRING}, list, True)
 CHECK = Kind(_check, _STRING)
+TOPIC_OR_ANY = pattern(
+    r"^([A-Za-z0-9._-]{1,249}|\*)$",
+    "is not a topic's name",
+    'use up to 249 letters, digits, _ . and -, or "*" for every other topic',
+)
 HOSTS = Kind(_host, {"type": "array", "items": {"type": "string", "pattern": _HOST}}, list, True)
 SERVERS = Kind(_server, {"type": "array", "items": _STRING}, list, True)

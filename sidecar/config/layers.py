@@ -13,19 +13,11 @@ import msgspec
 from sidecar.config.addresses import with_scheme
 from sidecar.config.document import FILE_RANK
 from sidecar.config.faults import MASK, Collector, Origin, Unfit
-from sidecar.config.keys import Key, Path
-from sidecar.config.kinds import pattern
-from sidecar.core.naming import BREAKER_NAME, RESERVED_NAMES
+from sidecar.config.keys import Key, Named, Path
 
 CONSUL_RANK = FILE_RANK + 1  # Consul's own variables: the machine's say on where Consul is
 ENVIRONMENT_RANK = FILE_RANK + 2
 FLAG_RANK = FILE_RANK + 3
-
-_NAME = pattern(
-    f"^{BREAKER_NAME}$",
-    "is not a breaker's name",
-    "use up to 64 letters, digits, _ . and -, a letter or digit first",
-)
 
 
 class Given(msgspec.Struct, frozen=True):
@@ -74,15 +66,15 @@ class Layer:
         self.bad.add(path)
         self._faults.add(self.rank, origin, problem, fix)
 
-    def add_breaker(self, name: str, origin: Origin) -> bool:
-        """Open a breaker's section; False, with a fault noted, where it can't have the name."""
-        path = ("breakers", name)
+    def add(self, named: Named, path: Path, origin: Origin) -> bool:
+        """Open the section of a name; False, with a fault noted, where it can't be one."""
+        name = path[-1]
         if path in self.sections:
             return True
         try:
-            if name in RESERVED_NAMES:
+            if name in named.reserved:
                 raise Unfit("is a reserved name", f"name it otherwise, such as {name}-flow")
-            _NAME.parse(name)
+            named.names.parse(name)
         except Unfit as unfit:
             self.refuse(path, origin, unfit.problem, unfit.fix)
             return False
@@ -94,9 +86,9 @@ class Layer:
         here = len(section)
         return section in self.sections or any(path[:here] == section for path in self.given)
 
-    def breakers(self) -> list[str]:
-        """The names of the breakers that this layer has, in order."""
-        return [path[1] for path in self.sections if len(path) == 2 and path[0] == "breakers"]
+    def names(self, below: Path = ("breakers",)) -> list[str]:
+        """The names that this layer has below a path, in order; the breakers' by default."""
+        return [path[-1] for path in self.sections if path[:-1] == below]
 
 
 def merge(layers: Iterable[Layer], faults: Collector) -> Layer:

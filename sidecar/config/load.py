@@ -10,7 +10,7 @@ from sidecar.config.consul_env import read_consul_environment, settle
 from sidecar.config.document import FILE_RANK, TEXT_MAX, read_document
 from sidecar.config.faults import Collector, ConfigFaults, Fault, Origin, Unfit
 from sidecar.config.file_layer import read_file
-from sidecar.config.keys import Key, Path, Section
+from sidecar.config.keys import Key, Named, Path, Section
 from sidecar.config.kinds import count
 from sidecar.config.layers import ENVIRONMENT_RANK, Layer, merge
 from sidecar.config.model import Config
@@ -59,8 +59,8 @@ def load(
     source = path or _NO_FILE
     root = None if text is None else read_document(text, source, faults)
     file = read_file(root, source, faults)
-    variables = read_environment(environ, file.breakers(), faults)
-    given_flags = read_flags(flags or {}, file.breakers() + variables.breakers(), faults)
+    variables = read_environment(environ, file.names(), faults)
+    given_flags = read_flags(flags or {}, file.names() + variables.names(), faults)
     if text is not None and root is None:
         faults.raise_any()  # without the file, what the rest amounts to is not known
     _one_form(file, variables, given_flags)
@@ -119,7 +119,7 @@ def _build(merged: Layer, store: str, address: str) -> Config:
     values = _values(keys.ROOT, (), merged)
     values["store"] = store
     values["listen"] = model.Listen(**_values(keys.LISTEN, ("listen",), merged, address=address))
-    names = merged.breakers() or [DEFAULT_NAME]
+    names = merged.names() or [DEFAULT_NAME]
     values["breakers"] = {name: _breaker(name, merged) for name in names}
     return Config(**values)
 
@@ -134,6 +134,11 @@ def _values(section: Section, path: Path, merged: Layer, **more: Any) -> dict[st
                 values[key.attribute] = merged.given[here].value
         elif isinstance(key, Section) and (not key.optional or merged.has(here)):
             values[key.name] = key.struct(**_values(key, here, merged))
+        elif isinstance(key, Named) and key is not keys.BREAKERS:
+            values[key.name] = {
+                name: key.each.struct(**_values(key.each, (*here, name), merged))
+                for name in merged.names(here)
+            }
     return values | more
 
 

@@ -227,6 +227,29 @@ class Register(msgspec.Struct, frozen=True):
     check_interval_s: float = 5.0
 
 
+OUTAGES = ("reject", "drop")
+
+
+class PublishTopic(msgspec.Struct, frozen=True):
+    """How one topic's records are handled while Kafka doesn't take them."""
+
+    outage: str = "reject"
+    breaker: str | None = None
+    max_outstanding: int = 10_000
+
+
+class Publish(msgspec.Struct, frozen=True):
+    """The durable publish; sizes in bytes."""
+
+    timeout_s: float = 5.0
+    delivery_timeout_s: float = 2.0
+    max_record: int = 1000 * 1024
+    max_request: int = 8 * 1024**2
+    max_outstanding: int = 64 * 1024**2
+    replay_rate: int = 20_000
+    topics: dict[str, PublishTopic] = msgspec.field(default_factory=dict)
+
+
 class Admin(msgspec.Struct, frozen=True):
     """Who may override over TCP: the bearer token in this file."""
 
@@ -249,6 +272,7 @@ class Config(msgspec.Struct, frozen=True):
     kafka: Kafka = Kafka()
     register: Register = Register()
     breakers: dict[str, Breaker] = msgspec.field(default_factory=_one_breaker)
+    publish: Publish | None = None
     admin: Admin = Admin()
 
 

@@ -63,7 +63,11 @@ def _put(
             layer.refuse(path, _valueless(origin, parts), problem, fix)
             return
         path = (path[0], *names, *path[2:])
-        if not layer.add_breaker(names[0], Origin(origin.source, None, ".".join(path[:2]))):
+    named_at = keys.find_named(path)
+    if named_at is not None:
+        among, step = named_at
+        section = path[: step + 1]
+        if not layer.add(among, section, Origin(origin.source, None, ".".join(section))):
             return
     layer.put(path, key, Origin(origin.source, None, ".".join(path), origin.text))
 

@@ -7,8 +7,9 @@ import msgspec
 from sidecar.config import model
 from sidecar.config.addresses import is_loopback, split_host_port
 from sidecar.config.keys import Path
-from sidecar.config.model import Breaker, Config, Kafka, Tls
+from sidecar.config.model import Breaker, Config, Kafka, Publish, Tls
 from sidecar.config.units import format_duration as dur
+from sidecar.config.units import format_size
 
 
 class Clash(msgspec.Struct, frozen=True):
@@ -25,6 +26,8 @@ def clashes(config: Config) -> Iterator[Clash]:
     yield from _consul(config)
     yield from _kafka(config.kafka)
     yield from _register(config)
+    if config.publish is not None:
+        yield from _publish(config, config.publish)
     for breaker in config.breakers.values():
         yield from _times(breaker)
         yield from _prefixes(config, breaker)
@@ -114,6 +117,36 @@ def _register(config: Config) -> Iterator[Clash]:
             "registers a listener whose port the system chooses",
             "give listen.address a port, or set register.port and a URL as register.check",
         )
+
+
+def _publish(config: Config, publish: Publish) -> Iterator[Clash]:
+    at: Path = ("publish",)
+    if not config.kafka.bootstrap_servers:
+        servers: Path = ("kafka", "bootstrap_servers")
+        yield Clash((servers, at), "is missing, and publish needs it", "write where Kafka is")
+    if not publish.topics:
+        yield Clash(((*at, "topics"),), "has no topic", 'name one, or "*" for all of them')
+    if publish.delivery_timeout_s >= publish.timeout_s:
+        longest, whole = dur(publish.delivery_timeout_s), dur(publish.timeout_s)
+        yield Clash(
+            ((*at, "delivery_timeout"), (*at, "timeout")),
+            f"delivery_timeout ({longest}) leaves nothing of timeout ({whole}) for the spool",
+            "make it shorter, such as half of timeout",
+        )
+    if publish.max_record > publish.max_request:
+        yield Clash(
+            ((*at, "max_record"), (*at, "max_request")),
+            f"max_record ({format_size(publish.max_record)}) is larger than max_request"
+            f" ({format_size(publish.max_request)})",
+            "make max_request as large, or larger",
+        )
+    for name, topic in publish.topics.items():
+        if topic.breaker is not None and topic.breaker not in config.breakers:
+            yield Clash(
+                ((*at, "topics", name, "breaker"),),
+                f"names no breaker ({topic.breaker})",
+                f"there are {', '.join(config.breakers)}",
+            )
 
 
 def _times(breaker: Breaker) -> Iterator[Clash]:

@@ -7,7 +7,6 @@ import msgspec
 from sidecar.config import keys, model
 from sidecar.config.faults import MASK
 from sidecar.config.keys import Key, Named, Section
-from sidecar.core.naming import BREAKER_NAME, RESERVED_NAMES
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -67,7 +66,10 @@ def _schema(section: Section, defaults: Any) -> dict[str, Any]:
     properties: dict[str, Any] = {}
     for key in section.keys:
         if isinstance(key, Named):
-            names = {"pattern": f"^{BREAKER_NAME}$", "not": {"enum": list(RESERVED_NAMES)}}
+            names = dict(key.names.schema)
+            names.pop("type")
+            if key.reserved:
+                names["not"] = {"enum": list(key.reserved)}
             each = _schema(key.each, key.each.struct())
             properties[key.name] = {
                 "type": ["object", "null"],

@@ -22,6 +22,7 @@ _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40
 _SIZE = re.compile(r"([0-9]+)(?:\.([0-9]+))?(B|KiB|MiB|GiB|TiB)")
 _TEXT_MAX = 100  # characters; nothing sensible is longer, and int() is quadratic
 
+SIZE_PATTERN = r"^(0|[0-9]+(\.[0-9]+)?(B|KiB|MiB|GiB|TiB))$"
 DURATION_PATTERN = r"^\+?(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$"
 
 

@@ -23,11 +23,15 @@ _PROBLEM = {
     403: "Not for this client: see Host, Origin, `reports` and `admin.token_file`.",
     404: "No such breaker or instance; the names are listed.",
     405: "Wrong method; `Allow` lists the right ones.",
+    408: "The body was not there in time.",
     409: "It contradicts what is in force; `detail` says what and who.",
     413: "The body is over 64 KiB.",
     415: "The body is not application/json.",
+    422: "It can't be accepted as it is; `detail` says why.",
     429: "Too many instances report through this sidecar.",
     503: "Not now; `Retry-After` says when to try again.",
+    504: "Kafka confirmed nothing in time: the records may or may not be there.",
+    507: "There is no room for it on disk.",
 }
 
 
@@ -74,6 +78,23 @@ _WAIT = _parameter(
 )
 _LAST_ID = _parameter(
     "Last-Event-ID", "header", "Go on after this event; an unknown one: a snapshot.", type="string"
+)
+
+
+_TOPIC = _parameter("topic", "path", "A Kafka topic.", type="string")
+_ACK = _parameter(
+    "ack",
+    "query",
+    "`delivered`: wait for Kafka's word as long as there is time, also for spooled records.",
+    type="string",
+    enum=["durable", "delivered"],
+)
+_ONCE = _parameter(
+    "Idempotency-Key",
+    "header",
+    "Accept this request once, however often it is sent.",
+    type="string",
+    maxLength=200,
 )
 
 
@@ -167,10 +188,49 @@ def _paths() -> Node:
         "/v1/report": _report(),
         "/v1/report/{name}": _report(_NAME),
         "/v1/report/{name}/{instance}": {"delete": _withdraw()},
+        **_publishing(),
         **_probes(),
         "/openapi.json": _readable(
             _operation("This document.", {200: _ok("It.", "Object")}, 403),
         ),
+    }
+
+
+def _publishing() -> Node:
+    """Handing records over, and the spool they may lie in."""
+    publish = _operation(
+        "Hand records over: each is in Kafka, safely on disk, or refused.",
+        {
+            200: _ok("All is in Kafka (or dropped, where that is the strategy).", "Published"),
+            202: _ok("Some of it is on disk and goes to Kafka from there.", "Published"),
+            207: _ok("Some of it was refused.", "Published"),
+        },
+        *(400, 401, 403, 404, 408, 409, 413, 415, 422, 503, 504, 507),
+        parameters=(_TOPIC, _ACK, _ONCE),
+    )
+    records = {"schema": {"$ref": "#/components/schemas/Records"}}
+    raw: Node = {"schema": {}}
+    publish["requestBody"] = {
+        "required": True,
+        "content": {
+            "application/json": records,
+            "application/x-ndjson": {"schema": {"type": "string"}},
+            "application/octet-stream": raw,
+        },
+    }
+    order = _operation(
+        "Let a topic's replay stand still, or go on.",
+        {200: _ok("It does.", "Object")},
+        *(401, 403, 404, 503),
+        parameters=(_TOPIC,),
+    )
+    return {
+        "/v1/publish/{topic}": {"post": publish},
+        "/v1/spool": _readable(
+            _operation("What waits for Kafka.", {200: _ok("It.", "Spool")}, 403, 404)
+        ),
+        "/v1/spool/{topic}/pause": {"post": order},
+        "/v1/spool/{topic}/resume": {"post": order},
     }
 
 

@@ -47,6 +47,7 @@ def components(max_number: int, max_ttl_s: float, instance: str, roles: Sequence
         "Override": _override(),
         "Order": _order(max_ttl_s),
         "Accepted": _object({"accepted": {"const": True}, "breaker": _STRING, "instance": _STRING}),
+        **_publishing(),
         "Readiness": _object(
             {
                 "ready": _BOOLEAN,
@@ -71,6 +72,48 @@ def components(max_number: int, max_ttl_s: float, instance: str, roles: Sequence
 
 def _list(name: str) -> Node:
     return {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}}
+
+
+def _publishing() -> Node:
+    count = {"type": "integer", "minimum": 0}
+    data = _object({"type": {"enum": ["BINARY", "STRING", "JSON"]}}, {"data": {}})
+    header = _object({"name": _STRING}, {"value": _or_null(_STRING)})
+    record = _object(
+        {},
+        {
+            "key": _or_null(data),
+            "value": _or_null(data),
+            "headers": {"type": "array", "items": header},
+            "partition_id": _or_null(count),
+            "timestamp": {},
+        },
+    )
+    kind = {"enum": ["delivered", "spooled", "dropped", "refused"]}
+    place = _or_null(count)
+    result = _object(
+        {"status": kind},
+        {
+            "partition": place,
+            "offset": place,
+            "sequence": count,
+            "reason": _STRING,
+            "problem": {"$ref": "#/components/schemas/Problem"},
+        },
+    )
+    counts = dict.fromkeys(("delivered", "spooled", "dropped", "refused"), count)
+    some = {"type": "array", "items": record, "minItems": 1}
+    return {
+        "Records": {"anyOf": [_object({"records": some}), record]},
+        "Published": {
+            "anyOf": [
+                _object(
+                    {"topic": _STRING, **counts, "results": {"type": "array", "items": result}}
+                ),
+                {**result, "required": ["topic", "status"]},
+            ]
+        },
+        "Spool": _object({"records": count, "bytes": count, "topics": {"type": "array"}}),
+    }
 
 
 def _decisions() -> Node:

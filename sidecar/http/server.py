@@ -7,6 +7,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from sidecar.core.ports import Backend, Telemetry
+from sidecar.core.publishing import Publishing
 from sidecar.http import door, problems
 from sidecar.http.allowed import Answers, Decisions
 from sidecar.http.bodies import MAX_BODY
@@ -19,6 +20,7 @@ from sidecar.http.overview import Overview
 from sidecar.http.page import StatusPage
 from sidecar.http.past import Histories
 from sidecar.http.probes import Metrics, Probes
+from sidecar.http.publish import Held, Publish
 from sidecar.http.reading import Reading
 from sidecar.http.reportlane import ReportLane
 from sidecar.http.reports import Reporting
@@ -52,11 +54,15 @@ def build_app(
     now: Callable[[], float],
     telemetry: Telemetry,
     feed: Feed | None = None,
+    publishing: Publishing | None = None,
+    held: Held | None = None,
 ) -> web.Application:
     """The whole interface.
 
     Args:
         feed: the events of `/v1/watch`, where several applications share them; None: its own.
+        publishing: who publishes; None: nobody.
+        held: bytes being published, where several applications share them; None: its own.
         now: the monotonic clock, seconds.
         metrics: renders the metrics: (text, content type).
     """
@@ -78,6 +84,17 @@ def build_app(
     app.add_routes(StatusPage(overview, histories).routes())
     app.add_routes(Orders(backend, live, transport).routes())
     app.add_routes(reporting.routes())
+    app.add_routes(
+        Publish(
+            publishing,
+            backend,
+            answers=answers,
+            held=held or Held(),
+            now=now,
+            settings=live,
+            transport=transport,
+        ).routes()
+    )
     app.add_routes(Probes(backend, live, metrics, now).routes())
     app.add_routes(Description(settings.version).routes())
     app.on_shutdown.append(_let_go)

@@ -32,6 +32,7 @@ PIECE = 50
 """Samples written at a time, in half a millisecond or so: decisions are answered in between."""
 _BY_NAME = {str(metric): metric for metric in METRICS}
 _EVALUATORS = frozenset(m for m in METRICS if m.by == "evaluator")
+_PUBLISHERS = frozenset(m for m in METRICS if m.by == "publisher")
 
 
 def boottime() -> float:
@@ -57,7 +58,9 @@ class Metrics:
         now: Callable[[], float] = boottime,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._read = _Reading(board, now, wall).families
+        self._read: dict[str, Callable[[], Iterable[Sample]]] = {
+            **_Reading(board, now, wall).families
+        }
         self._counts: dict[str, dict[tuple[str, ...], float]] = {}
         """Of each counter, by its labels' values in their order."""
         self._instruments: dict[str, Collector] = {}
@@ -67,6 +70,7 @@ class Metrics:
             if metric not in self._read:
                 self._declare(metric)
         self._evaluated = False
+        self._publishes = False
         self._primed: set[str] = set()
         self._gauges[names.BUILD_INFO].labels(version, platform.python_version()).set(1)
         self._gauges[names.LAST_RELOAD].set(1)
@@ -103,6 +107,11 @@ class Metrics:
         self._evaluated |= metric in _EVALUATORS
         (histogram.labels(**labels) if labels else histogram).observe(value)
 
+    def publishing(self, families: Mapping[Metric, Callable[[], Iterable[Sample]]]) -> None:
+        """Export what only those that publish have; `families` is read at every scrape."""
+        self._publishes = True
+        self._read |= {str(metric): read for metric, read in families.items()}
+
     def reloaded(self, ok: bool) -> None:
         """Say whether the configuration read last is in effect."""
         self._gauges[names.LAST_RELOAD].set(1 if ok else 0)
@@ -119,6 +128,8 @@ class Metrics:
         for metric in METRICS:
             if metric in _EVALUATORS:
                 self._prime()
+            if metric in _PUBLISHERS and not self._publishes:
+                continue
             read = self._read.get(metric)
             if read is not None:
                 yield from _written(metric, iter(read()))

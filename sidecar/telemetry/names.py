@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Literal, Self
 
 Kind = Literal["counter", "gauge", "histogram"]
-By = Literal["sidecar", "evaluator"]
+By = Literal["sidecar", "evaluator", "publisher"]
 """Who exports a series: every sidecar, or a breaker's evaluator alone (so that sums over the fleet
-count each thing once)."""
+count each thing once), or those where `publish` is configured."""
 
 
 class Metric(str):
@@ -60,6 +60,7 @@ class Event(str):
 
 
 _BREAKER: Mapping[str, tuple[str, ...]] = {"breaker": ()}
+_TOPIC: Mapping[str, tuple[str, ...]] = {"topic": ()}
 _STATES = ("CLOSED", "OPEN", "HALF_OPEN")
 # A request takes milliseconds and a blocking query up to a minute.
 _REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
@@ -271,6 +272,104 @@ KAFKA_JUNK = Metric(
     {"op": ()},
 )
 
+# --- publishing ------------------------------------------------------------------------------
+PUBLISH_RECORDS = Metric(
+    "breaker_publish_records_total",
+    "counter",
+    "Records handed over, by what became of them; the topic is its entry in the configuration.",
+    {"topic": (), "outcome": ("delivered", "spooled", "dropped", "refused")},
+    by="publisher",
+)
+PUBLISH_FAILURES = Metric(
+    "breaker_publish_failures_total",
+    "counter",
+    "Batches that Kafka didn't confirm, and failed probes.",
+    _TOPIC,
+    by="publisher",
+)
+PUBLISH_DEAD = Metric(
+    "breaker_publish_dead_letters_total",
+    "counter",
+    "Records that Kafka will never take, refused at once or set aside from the spool.",
+    {
+        "topic": (),
+        "reason": (
+            "record-too-large",
+            "unknown-kafka-topic",
+            "unknown-partition",
+            "refused-by-kafka",
+        ),
+    },
+    by="publisher",
+)
+PUBLISH_OUTSTANDING = Metric(
+    "breaker_publish_outstanding_records",
+    "gauge",
+    "Records taken in and not answered yet.",
+    _TOPIC,
+    by="publisher",
+)
+PUBLISH_DIRECT = Metric(
+    "breaker_publish_direct",
+    "gauge",
+    "1 while records go straight to Kafka, 0 while they don't because it fails.",
+    _TOPIC,
+    by="publisher",
+)
+SPOOL_RECORDS = Metric(
+    "breaker_spool_records",
+    "gauge",
+    "Records in the spool that wait for Kafka.",
+    _TOPIC,
+    by="publisher",
+)
+SPOOL_BYTES = Metric(
+    "breaker_spool_bytes",
+    "gauge",
+    "Bytes of the records that wait.",
+    _TOPIC,
+    by="publisher",
+)
+SPOOL_OLDEST = Metric(
+    "breaker_spool_oldest_age_seconds",
+    "gauge",
+    "Age of the oldest record that waits.",
+    _TOPIC,
+    by="publisher",
+)
+SPOOL_PAUSED = Metric(
+    "breaker_spool_paused",
+    "gauge",
+    "1 while a topic's replay is made to stand still.",
+    _TOPIC,
+    by="publisher",
+)
+SPOOL_REPLAYED = Metric(
+    "breaker_spool_replayed_records_total",
+    "counter",
+    "Records brought from the spool to Kafka.",
+    _TOPIC,
+    by="publisher",
+)
+SPOOL_REPLAY_RATE = Metric(
+    "breaker_spool_replay_records_per_second",
+    "gauge",
+    "How fast the backlog is replayed now, all topics together.",
+    by="publisher",
+)
+SPOOL_END = Metric(
+    "breaker_spool_replay_left_seconds",
+    "gauge",
+    "Estimated time until the backlog is replayed; +Inf while it doesn't shrink.",
+    by="publisher",
+)
+SPOOL_ORPHANS = Metric(
+    "breaker_spool_orphans",
+    "gauge",
+    "Spools of others beside this one that hold records and could not be adopted.",
+    by="publisher",
+)
+
 # --- this process ----------------------------------------------------------------------------
 LOG_LINES_DROPPED = Metric(
     "breaker_log_lines_dropped_total",
@@ -373,6 +472,19 @@ SPOOL_ORPHANED = Event("spool_orphaned", "A spool beside ours can't be taken ove
 KAFKA_LOST = Event("kafka_lost", "Kafka gives no answer about lag; said once when it begins.")
 KAFKA_BACK = Event("kafka_back", "Kafka answers about lag again; said once when it ends.")
 LAG_UNKNOWN = Event("lag_unknown", "One breaker's lag can't be read, and why; said once.")
+
+# --- publishing ------------------------------------------------------------------------------
+PUBLISH_BROKEN = Event("publish_broken", "Kafka doesn't take a topic's records; said once.")
+PUBLISH_MENDED = Event("publish_mended", "Kafka takes a topic's records again.")
+PUBLISH_DROPPED = Event("publish_dropped", "Records were given up: how many, and why the last.")
+PUBLISH_REFUSED = Event("publish_refused", "Records were refused: how many, and why the last.")
+PUBLISH_PARTITIONS = Event(
+    "publish_partitions", "Records of a topic are placed by this number of partitions from now on."
+)
+REPLAY_WAITS = Event("replay_waits", "A partition's replay failed, and is tried again later.")
+REPLAY_STOPPED = Event("replay_stopped", "A partition's backlog can't be read now.")
+REPLAY_UNNOTED = Event("replay_unnoted", "Progress can't be written; a restart replays it again.")
+DEAD_LETTER = Event("dead_letter", "Kafka will never take a record of the spool; it is set aside.")
 
 # --- the log itself --------------------------------------------------------------------------
 LIBRARY = Event("library", "A library's own log record.")

@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from tools.dashboard import flows, machinery, spool
+from tools.dashboard import flows, machinery, publishing, spool
 from tools.dashboard.model import MATCHERS, Annotation, Panel
 
 SCHEMA_VERSION = 37
-ALL_ROWS = (*flows.ROWS, *spool.ROWS, *machinery.ROWS)
+ALL_ROWS = (*flows.ROWS, *publishing.ROWS, *spool.ROWS, *machinery.ROWS)
 """Top to bottom."""
 
 HEIGHT = 8

@@ -17,6 +17,8 @@ from sidecar.config.model import (
     Lag,
     Local,
     Missing,
+    Publish,
+    PublishTopic,
     Signals,
     Slow,
     Stalled,
@@ -46,9 +48,14 @@ def test_every_key_and_its_default_is_told() -> None:
         delivery=Delivery(local=Local()),
         lag=Lag(),
     )
-    config = Config(breakers={"default": Breaker(signals=every)})
+    config = Config(
+        breakers={"default": Breaker(signals=every)}, publish=Publish(topics={"*": PublishTopic()})
+    )
     shown = dict(leaves(yaml.safe_load(show(config))))
-    told = {key.removeprefix("breakers.default."): value for key, value in shown.items()}
+    told = {
+        key.removeprefix("breakers.default.").removeprefix("publish.topics.*."): value
+        for key, value in shown.items()
+    }
     assert set(ROWS) == set(told)
     for key, value in told.items():
         assert str(yaml.safe_load(ROWS[key])) == str(yaml.safe_load(str(value))), key

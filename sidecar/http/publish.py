@@ -1,0 +1,290 @@
+"""`/v1/publish/{topic}`: hand a record over, and it is in Kafka or safely on disk when answered."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from aiohttp import web
+
+from sidecar.core.errors import SpoolFault
+from sidecar.core.idempotency import MAX_KEY
+from sidecar.core.ports import Backend
+from sidecar.core.publishing import (
+    ANY_TOPIC,
+    Delivered,
+    Dropped,
+    Outcome,
+    Publishing,
+    Refusal,
+    Refused,
+    Spooled,
+    TopicPolicy,
+)
+from sidecar.http import admin, bodies, drafts
+from sidecar.http.allowed import Answers
+from sidecar.http.problems import Problem, find, shown
+from sidecar.http.replies import json
+from sidecar.http.settings import LiveSettings, Transport
+
+TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
+STATUS: Final[dict[Refusal, int]] = {
+    Refusal.INVALID: 400,
+    Refusal.TOO_LARGE: 413,
+    Refusal.UNKNOWN_TOPIC: 404,
+    Refusal.UNKNOWN_PARTITION: 400,
+    Refusal.REFUSED: 422,
+    Refusal.UNAVAILABLE: 503,
+    Refusal.OVERLOADED: 503,
+    Refusal.UNKNOWN_OUTCOME: 504,
+    Refusal.SPOOL_FULL: 507,
+    Refusal.DISK_FULL: 507,
+    Refusal.SPOOL_FAILED: 503,
+    Refusal.IN_PROGRESS: 409,
+    Refusal.OTHER_CONTENT: 422,
+}
+"""What a client should make of a refusal: 4xx is its own to mend, 5xx may be tried again."""
+AGAIN_S: Final = "1"
+
+
+class Held:
+    """Bytes of requests that are being answered, all listeners together."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
+class Publish:
+    """The handlers.
+
+    Args:
+        publishing: None where `publish` isn't configured.
+    """
+
+    def __init__(
+        self,
+        publishing: Publishing | None,
+        backend: Backend,
+        *,
+        answers: Answers,
+        held: Held,
+        now: Callable[[], float],
+        settings: LiveSettings,
+        transport: Transport,
+    ) -> None:
+        self._publishing = publishing
+        self._backend = backend
+        self._answers = answers
+        self._held = held
+        self._now = now
+        self._settings = settings
+        self._transport: Transport = transport
+        self._tokens = admin.Tokens(now)
+
+    def routes(self) -> list[web.AbstractRouteDef]:
+        """Where the handlers are to be found."""
+        return [
+            web.post("/v1/publish/{topic}", self.publish),
+            web.get("/v1/spool", self.spool),
+            web.post("/v1/spool/{topic}/pause", self.pause),
+            web.post("/v1/spool/{topic}/resume", self.resume),
+        ]
+
+    async def publish(self, request: web.Request) -> web.Response:
+        """`POST /v1/publish/{topic}`."""
+        await self._may(request)
+        publishing = self._there()
+        topic = request.match_info["topic"]
+        policy = _policy(publishing, topic)
+        delivered = _ack(request)
+        limits = publishing.policy
+        self._ask(policy)
+        length = request.content_length or 0
+        if self._held.bytes + length > limits.max_outstanding_bytes:
+            raise _again("too-much-outstanding", "too many bytes are on their way; try again")
+        body = b""
+        self._held.bytes += length
+        try:
+            body = await bodies.any_body(request, limits.max_request_bytes)
+            self._held.bytes += len(body) - length
+            length = len(body)
+            found = drafts.read(request, body, limits.max_record_bytes)
+            outcomes = await self._outcomes(
+                publishing, topic, found, delivered, _once(request, body)
+            )
+        finally:
+            self._held.bytes -= length
+        if drafts.single(request.content_type, body):
+            return _one(topic, outcomes[0])
+        return _many(topic, outcomes)
+
+    async def _outcomes(
+        self,
+        publishing: Publishing,
+        topic: str,
+        found: Sequence[drafts.Drafted],
+        delivered: bool,
+        idempotency: tuple[str, bytes] | None,
+    ) -> list[Outcome]:
+        places, records = drafts.accepted(found)
+        outcomes: list[Outcome] = [draft for draft in found if isinstance(draft, Refused)]
+        if not records:
+            return outcomes
+        answered = await publishing.publish(
+            topic, records, delivered=delivered, idempotency=idempotency
+        )
+        if len(records) == len(found):
+            return answered
+        for at, outcome in zip(places, answered, strict=True):
+            outcomes.insert(at, outcome)
+        return outcomes
+
+    def _ask(self, policy: TopicPolicy) -> None:
+        """The consumers' breaker, where the topic wants it asked."""
+        if policy.breaker is None:
+            return
+        cell = find(self._backend.board, policy.breaker)
+        answer = self._answers.pick(cell, self._now(), deny_status=503, peek=False)
+        if answer.status != 200:
+            retry_after = dict(answer.headers)["Retry-After"]
+            raise Problem(
+                503,
+                "breaker-open",
+                f"the breaker {policy.breaker} rejects: {cell.decision.detail}",
+                headers={"Retry-After": retry_after},
+            )
+
+    # --- the spool -------------------------------------------------------------------------
+
+    async def spool(self, _request: web.Request) -> web.Response:
+        """`GET /v1/spool`: what waits, and how it goes on."""
+        return json(self._there().describe())
+
+    async def pause(self, request: web.Request) -> web.Response:
+        """`POST /v1/spool/{topic}/pause`: its replay stands still until `resume`."""
+        return await self._let(request, paused=True)
+
+    async def resume(self, request: web.Request) -> web.Response:
+        """`POST /v1/spool/{topic}/resume`."""
+        return await self._let(request, paused=False)
+
+    async def _let(self, request: web.Request, *, paused: bool) -> web.Response:
+        await self._may(request)
+        publishing = self._there()
+        topic = request.match_info["topic"]
+        if TOPIC.fullmatch(topic) is None:
+            raise Problem(404, "unknown-topic", f"{shown(topic)} is no topic's name")
+        try:
+            await publishing.pause(topic, paused)
+        except SpoolFault as fault:
+            raise _again("spool-unusable", f"the spool can't be told: {fault}") from fault
+        return json({"topic": topic, "paused": paused})
+
+    async def _may(self, request: web.Request) -> None:
+        await admin.check(request, self._settings.current, self._transport, self._tokens)
+
+    def _there(self) -> Publishing:
+        if self._publishing is None:
+            raise Problem(404, "publish-off", "nothing is published here: configure `publish`")
+        return self._publishing
+
+
+def _policy(publishing: Publishing, topic: str) -> TopicPolicy:
+    policy = publishing.policy.topic(topic) if TOPIC.fullmatch(topic) else None
+    if policy is None or topic in {".", ".."}:
+        topics = sorted(set(publishing.policy.topics) - {ANY_TOPIC})
+        raise Problem(
+            404,
+            "unknown-topic",
+            f"{shown(topic)} is not among `publish.topics`: {', '.join(topics) or 'there is none'}",
+            extra={"topics": topics},
+        )
+    return policy
+
+
+def _ack(request: web.Request) -> bool:
+    given = request.query.get("ack", "durable")
+    if given not in {"durable", "delivered"}:
+        raise Problem(
+            400, "bad-parameter", f"ack is {shown(given)}; it may be durable or delivered"
+        )
+    return given == "delivered"
+
+
+def _once(request: web.Request, body: bytes) -> tuple[str, bytes] | None:
+    """The idempotency key, and a digest of all that makes the records."""
+    given = request.headers.getall("Idempotency-Key", [])
+    if not given:
+        return None
+    key = given[0].strip()
+    raw = key.encode("utf-8", "surrogateescape")
+    if len(given) > 1 or not 0 < len(raw) <= MAX_KEY or not key.isprintable():
+        raise Problem(
+            400,
+            "bad-parameter",
+            f"Idempotency-Key must be there once, with 1 to {MAX_KEY} printable bytes",
+        )
+    content = hashlib.blake2b(body, digest_size=16)
+    content.update(request.content_type.encode())
+    for name, value in request.raw_headers:
+        if name.lower().startswith(b"kafka-"):
+            content.update(b"\0" + name.lower() + b"\0" + value)
+    return key, content.digest()
+
+
+# --- answers -------------------------------------------------------------------------------
+
+
+def _told(outcome: Outcome) -> dict[str, object]:
+    if isinstance(outcome, Delivered):
+        return {"status": "delivered", "partition": outcome.partition, "offset": outcome.offset}
+    if isinstance(outcome, Spooled):
+        return {"status": "spooled", "partition": outcome.partition, "sequence": outcome.seq}
+    if isinstance(outcome, Dropped):
+        return {"status": "dropped", "reason": outcome.reason}
+    return {"status": "refused", "problem": _problem_of(outcome)}
+
+
+def _problem_of(refused: Refused) -> dict[str, object]:
+    return {
+        "type": f"urn:breaker-sidecar:{refused.why}",
+        "title": refused.why.replace("-", " ").capitalize(),
+        "status": STATUS[refused.why],
+        "detail": refused.detail,
+    }
+
+
+def _one(topic: str, outcome: Outcome) -> web.Response:
+    if isinstance(outcome, Refused):
+        raise _refusal(outcome)
+    return json({"topic": topic, **_told(outcome)}, 202 if isinstance(outcome, Spooled) else 200)
+
+
+def _refusal(refused: Refused, extra: dict[str, object] | None = None) -> Problem:
+    status = STATUS[refused.why]
+    headers = {"Retry-After": AGAIN_S} if status in {409, 503, 507} else {}
+    return Problem(status, str(refused.why), refused.detail, headers=headers, extra=extra)
+
+
+def _many(topic: str, outcomes: Sequence[Outcome]) -> web.Response:
+    """A batch: 200 all delivered, 202 some of it spooled, 207 some of it refused.
+
+    Where all of it was refused in the same way, that is the answer.
+    """
+    counts: dict[str, object] = {"delivered": 0, "spooled": 0, "dropped": 0, "refused": 0}
+    results = [_told(outcome) for outcome in outcomes]
+    for kind in counts:
+        counts[kind] = sum(result["status"] == kind for result in results)
+    body: dict[str, object] = {"topic": topic, **counts, "results": results}
+    refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+    if len(refused) == len(outcomes) and len({outcome.why for outcome in refused}) == 1:
+        raise _refusal(refused[0], body)
+    if refused:
+        return json(body, 207)
+    return json(body, 202 if counts["spooled"] else 200)
+
+
+def _again(kind: str, detail: str) -> Problem:
+    return Problem(503, kind, detail, headers={"Retry-After": AGAIN_S})

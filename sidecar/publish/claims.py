@@ -1,0 +1,82 @@
+"""The idempotency keys of one request: each of its records is accepted once.
+
+A record has a key of its own, made of the client's and its number. So a request that was accepted
+in part can be sent again as it was: only what is missing is tried again.
+"""
+
+from __future__ import annotations
+
+from sidecar.core.idempotency import of_record
+from sidecar.core.placing import UNPLACED
+from sidecar.core.publishing import Delivered, Outcome, Refusal, Refused, Spooled
+from sidecar.core.spooling import Accepted, Claim, Idempotency, Keys
+from sidecar.publish.ticket import Ticket
+
+
+class Claims:
+    """What one request holds.
+
+    Args:
+        given: the client's key, and a digest of what came with it.
+    """
+
+    def __init__(self, keys: Keys, topic: str, given: tuple[str, bytes], wall_at: float) -> None:
+        self._keys = keys
+        self._topic = topic
+        self._given = given
+        self._at = wall_at
+        self._mine: dict[int, Idempotency] = {}
+
+    def of(self, index: int) -> Idempotency | None:
+        """The key to keep with a record."""
+        return self._mine.get(index)
+
+    async def take(self, ticket: Ticket) -> None:
+        """Claim a key for each record; those that have an answer already get it here.
+
+        Raises:
+            SpoolFault: spooled keys can't be looked up now; nothing is held then.
+        """
+        key, fingerprint = self._given
+        try:
+            for index in range(len(ticket.outcomes)):
+                what = of_record(key, fingerprint, index)
+                claim = await self._keys.claim(self._topic, what, self._at)
+                if claim is Claim.YOURS:
+                    self._mine[index] = what
+                elif isinstance(claim, Accepted):
+                    ticket.settle(index, _outcome(claim))
+                else:
+                    ticket.settle(index, _refused(claim))
+        except BaseException:
+            for what in self._mine.values():
+                self._keys.abandon(self._topic, what.key)
+            self._mine.clear()
+            raise
+
+    def settle(self, outcomes: list[Outcome], wall_at: float) -> None:
+        """The answers are there. The spool has settled what it holds by itself."""
+        for index, what in self._mine.items():
+            outcome = outcomes[index]
+            if isinstance(outcome, Delivered):
+                accepted = Accepted(partition=outcome.partition, offset=outcome.offset)
+                self._keys.settle(self._topic, what, accepted, wall_at)
+            elif not isinstance(outcome, Spooled):
+                self._keys.abandon(self._topic, what.key)
+
+
+def _outcome(accepted: Accepted) -> Outcome:
+    if accepted.seq is not None:
+        known = None if accepted.partition == UNPLACED else accepted.partition
+        return Spooled(known, accepted.seq)
+    return Delivered(accepted.partition, accepted.offset)
+
+
+def _refused(claim: Claim | Accepted) -> Refused:
+    if claim is Claim.IN_PROGRESS:
+        return Refused(
+            Refusal.IN_PROGRESS, "a request with this Idempotency-Key is not answered yet"
+        )
+    return Refused(
+        Refusal.OTHER_CONTENT, "this Idempotency-Key came with other content before; take a new one"
+    )

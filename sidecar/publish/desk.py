@@ -1,0 +1,290 @@
+"""Takes records in: places them, hands them to their lanes, and answers in time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, Protocol
+
+from sidecar.core.errors import SpoolFault
+from sidecar.core.idempotency import MemoryKeys
+from sidecar.core.outage import Fate, Outage, fate
+from sidecar.core.publishing import (
+    ANY_TOPIC,
+    ID_HEADER,
+    DeliveryFault,
+    Draft,
+    Dropped,
+    NeverDelivered,
+    Outcome,
+    PublishPolicy,
+    Refusal,
+    Refused,
+    TopicPolicy,
+)
+from sidecar.core.spooling import Idempotency, Keys, NewRecord
+from sidecar.publish.around import Around
+from sidecar.publish.claims import Claims
+from sidecar.publish.lane import OVERHEAD, Lane
+from sidecar.publish.placements import Placements
+from sidecar.publish.replay import Replay
+from sidecar.publish.sight import Sight
+from sidecar.publish.ticket import Item, Ticket
+from sidecar.publish.topic import Topic
+
+PROBE_S: Final = 5.0
+"""How often Kafka is asked whether it is there, for the topics that want to know beforehand."""
+ADOPT_S: Final = 60.0
+"""How often spools that others have left are looked for."""
+NOTHING: Final = Refused(Refusal.UNKNOWN_OUTCOME, "there was no word of it in time")
+LEFT_OVER: Final = TopicPolicy(outage=Outage.SPOOL_FAILED)
+"""How a topic is replayed that the spool still holds and nobody publishes to any more."""
+CLOSING: Final = Refused(Refusal.UNAVAILABLE, "the sidecar stops")
+
+
+class Starter(Protocol):
+    """Who runs the tasks, and starts one again that ends with a defect."""
+
+    def start(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        """Run a loop under a name of its own."""
+
+
+class Desk:
+    """The port `Publishing`.
+
+    Args:
+        placements: how many partitions topics were taken to have before a restart.
+    """
+
+    def __init__(self, around: Around, tasks: Starter, placements: Placements) -> None:
+        self._around = around
+        self._tasks = tasks
+        self._placements = placements
+        self._keys: Keys = around.spool.keys if around.spool is not None else MemoryKeys()
+        self.topics: dict[str, Topic] = {}
+        self.sight = Sight(around, self.topics)
+        self._run = os.urandom(8).hex()
+        self._records = 0
+        self._closing = False
+        self._answering: set[asyncio.Task[list[Outcome]]] = set()
+
+    @property
+    def policy(self) -> PublishPolicy:
+        """See the port."""
+        return self._around.policy
+
+    def reconfigure(self, policy: PublishPolicy) -> None:
+        """Another configuration: what is on its way goes on, what comes is handled anew."""
+        self._around.policy = policy
+        self._around.pace.limit = policy.replay_rate
+        for name, topic in self.topics.items():
+            found = policy.topic(name)
+            if found is not None:
+                topic.policy = found
+
+    # --- life ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to bring what waits to Kafka, and to look after the rest."""
+        if self._around.spool is not None:
+            self._resume()
+            self._tasks.start("adopt spools", self._adopt)
+        self._tasks.start("probe for publish", self._probe)
+
+    def _resume(self) -> None:
+        spool = self._around.spool
+        for backlog in spool.backlogs() if spool is not None else ():
+            if backlog.records:
+                lane = self._topic(backlog.topic).lane(backlog.partition)
+                lane.gate.unresolved()
+                lane.arrived.set()
+
+    async def _adopt(self) -> None:
+        while self._around.spool is not None:
+            with contextlib.suppress(SpoolFault, OSError):
+                if await self._around.spool.adopt():
+                    self._resume()
+            await asyncio.sleep(ADOPT_S)
+
+    async def _probe(self) -> None:
+        """Ask Kafka about the topics in use, so that an outage is known before it costs anybody.
+
+        Two failures in a row count as one delivery's.
+        """
+        missed = 0
+        while True:
+            await asyncio.sleep(PROBE_S)
+            asked = [t for t in self.topics.values() if t.policy.outage is Outage.BREAKER]
+            for topic in asked[:1]:
+                try:
+                    await self._around.carrier.look(
+                        topic.name, self._around.policy.delivery_timeout_s
+                    )
+                except NeverDelivered:
+                    missed = 0
+                except DeliveryFault as fault:
+                    missed += 1
+                    if missed >= 2:
+                        for each in asked:
+                            each.failed(f"the probe: {fault}")
+                else:
+                    missed = 0
+                    for each in asked:
+                        if not each.waiting:
+                            each.delivered()
+
+    def stop(self) -> None:
+        """Take nothing new in, and have everybody answered within half a second or so."""
+        self._closing = True
+        for topic in self.topics.values():
+            topic.hurry()
+
+    async def close(self) -> None:
+        """Let go of Kafka and of the spool. The tasks have to be stopped before."""
+        for task in list(self._answering):
+            task.cancel()
+        await self._around.carrier.close()
+        if self._around.spool is not None:
+            await self._around.spool.close()
+        await self._placements.close()
+
+    def _topic(self, name: str) -> Topic:
+        topic = self.topics.get(name)
+        if topic is None:
+            policy = self.policy.topic(name)
+            label = name if name in self.policy.topics else ANY_TOPIC
+            topic = self.topics[name] = Topic(
+                self._around,
+                name,
+                label=label,
+                policy=policy or LEFT_OVER,
+                known=self._placements.known(name),
+                begin=self._begin,
+            )
+        return topic
+
+    def _begin(self, lane: Lane) -> None:
+        name = f"{lane.topic.name}/{lane.partition}"
+        self._tasks.start(f"publish {name}", lane.run)
+        if self._around.spool is not None:
+            self._tasks.start(f"replay {name}", Replay(lane, self._around.spool).run)
+
+    # --- taking in -------------------------------------------------------------------------
+
+    async def publish(
+        self,
+        topic: str,
+        drafts: Sequence[Draft],
+        *,
+        delivered: bool,
+        idempotency: tuple[str, bytes] | None,
+    ) -> list[Outcome]:
+        """See the port. A caller that is cancelled leaves; its records go on all the same."""
+        task = asyncio.get_running_loop().create_task(
+            self._publish(self._topic(topic), drafts, delivered, idempotency),
+            name=f"publish to {topic}",
+        )
+        self._answering.add(task)
+        task.add_done_callback(self._answered)
+        return await asyncio.shield(task)
+
+    def _answered(self, task: asyncio.Task[list[Outcome]]) -> None:
+        self._answering.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waits has it; if nobody does, nobody is to be told
+
+    async def _publish(
+        self,
+        topic: Topic,
+        drafts: Sequence[Draft],
+        delivered: bool,
+        idempotency: tuple[str, bytes] | None,
+    ) -> list[Outcome]:
+        ticket = Ticket(len(drafts), topic.settled, delivered)
+        topic.outstanding += len(drafts)
+        claims: Claims | None = None
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self.policy.timeout_s
+        try:
+            async with asyncio.timeout_at(until):
+                if refused := self._full(topic):
+                    return ticket.finish(refused)
+                if idempotency is not None:
+                    claims = Claims(self._keys, topic.name, idempotency, self._around.wall())
+                    await claims.take(ticket)
+                    if ticket.done.done():
+                        return ticket.finish(NOTHING)
+                await self._send(topic, drafts, ticket, claims)
+                await ticket.done
+        except SpoolFault as fault:
+            return ticket.finish(Refused(Refusal.SPOOL_FAILED, str(fault)))
+        except TimeoutError:
+            pass  # what is known by now is the answer
+        outcomes = ticket.finish(NOTHING)
+        if claims is not None:
+            claims.settle(outcomes, self._around.wall())
+        return outcomes
+
+    def _full(self, topic: Topic) -> Refused | None:
+        if self._closing:
+            return CLOSING
+        if topic.outstanding > topic.policy.max_outstanding:
+            return Refused(
+                Refusal.OVERLOADED,
+                f"more than {topic.policy.max_outstanding} records of this topic are on their way",
+            )
+        return None
+
+    async def _send(
+        self, topic: Topic, drafts: Sequence[Draft], ticket: Ticket, claims: Claims | None
+    ) -> None:
+        """Hand records to their lanes; nothing is awaited once the first is placed."""
+        if any(draft.partition is None for draft in drafts):
+            try:
+                await topic.know()
+            except NeverDelivered as fault:
+                ticket.finish(Refused(fault.why, str(fault)))
+                return
+            except DeliveryFault as fault:
+                if not topic.policy.outage.spools:
+                    dropped = fate(topic.policy.outage, permanent=False) is Fate.DROP
+                    why = str(fault)
+                    ticket.finish(Dropped(why) if dropped else Refused(Refusal.UNAVAILABLE, why))
+                    return
+        wall = self._around.wall()
+        parts: dict[int, list[Item]] = {}
+        for index, draft in enumerate(drafts):
+            if ticket.outcomes[index] is not None:
+                continue  # its idempotency key has an answer
+            what = claims.of(index) if claims is not None else None
+            record = self._record(draft, wall, what)
+            size = OVERHEAD + len(record.value or b"") + len(record.key or b"")
+            at = topic.place(draft, size)
+            part = parts.get(at)
+            if part is None:
+                part = parts[at] = []
+            part.append((record, ticket, index))
+        if topic.placement.partitions is not None:
+            self._placements.keep(topic.name, topic.placement.partitions)
+        for partition, items in parts.items():
+            topic.lane(partition).put(items)
+
+    def _record(self, draft: Draft, wall: float, what: Idempotency | None) -> NewRecord:
+        self._records += 1
+        own = (ID_HEADER, f"{self._run}-{self._records:x}".encode())
+        stamp = draft.timestamp_ms if draft.timestamp_ms is not None else int(wall * 1000)
+        return NewRecord(draft.key, draft.value, (*draft.headers, own), stamp, wall, what)
+
+    # --- sight and orders ------------------------------------------------------------------
+
+    def describe(self) -> Mapping[str, object]:
+        """See the port."""
+        return self.sight.describe()
+
+    async def pause(self, topic: str, paused: bool) -> None:
+        """See the port."""
+        if self._around.spool is None:
+            raise SpoolFault("there is no spool")
+        await self._around.spool.pause(topic, paused)

@@ -1,0 +1,75 @@
+"""How many partitions topics were taken to have, kept over restarts.
+
+What waits in the spool was placed by that number; a grown topic must not have newer records of a
+key overtake it on another partition.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Final
+
+FILE: Final = "placements.json"
+
+
+class Placements:
+    """Numbers by topic.
+
+    Args:
+        folder: where they are kept; None: nowhere, since nothing waits over a restart.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._path = folder / FILE if folder is not None else None
+        self._known: dict[str, int] = {}
+        self._writing: asyncio.Task[None] | None = None
+        self._written: dict[str, int] = {}
+        if self._path is not None:
+            # Lost numbers are asked for again; only a topic that grew meanwhile could tell.
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                found = json.loads(self._path.read_text("utf-8"))
+                self._known = {
+                    str(topic): number
+                    for topic, number in found.items()
+                    if isinstance(number, int) and number > 0
+                }
+                self._written = dict(self._known)
+
+    def known(self, topic: str) -> int | None:
+        """What a topic was taken to have."""
+        return self._known.get(topic)
+
+    def keep(self, topic: str, partitions: int) -> None:
+        """Remember a number; written aside where it is news."""
+        if self._known.get(topic) == partitions:
+            return
+        self._known[topic] = partitions
+        if self._path is not None and (self._writing is None or self._writing.done()):
+            self._writing = asyncio.get_running_loop().create_task(
+                self._write(self._path), name="write placements"
+            )
+
+    async def _write(self, path: Path) -> None:
+        while self._written != self._known:
+            now = dict(self._known)
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(_replace, path, json.dumps(now))
+            self._written = now
+
+    async def close(self) -> None:
+        """Finish writing."""
+        if self._writing is not None:
+            await asyncio.wait({self._writing}, timeout=1.0)
+
+
+def _replace(path: Path, text: str) -> None:
+    beside = path.with_suffix(".new")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)

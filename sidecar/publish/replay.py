@@ -1,0 +1,245 @@
+"""Brings one lane's backlog to Kafka: oldest first, and the first failure stops it for a while."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from sidecar.core.errors import SpoolFault
+from sidecar.core.outage import Outage
+from sidecar.core.placing import UNPLACED, partition_of
+from sidecar.core.publishing import DeliveryFault, NeverDelivered, Refusal
+from sidecar.core.spooling import NewRecord, Spool, Stored
+from sidecar.publish.deadletters import Letter
+from sidecar.publish.lane import Lane
+from sidecar.telemetry import names
+
+BATCH_RECORDS: Final = 2_000
+BACKOFF_S: Final = 0.25
+MAX_BACKOFF_S: Final = 5.0
+WITHIN_S: Final = 5.0
+"""One batch to Kafka; a backlog has no client that waits, and slow is better than twice."""
+LOOK_S: Final = 0.5
+"""How often a replay that stands still looks whether it may go on."""
+
+
+class Replay:
+    """The replay of one lane."""
+
+    def __init__(self, lane: Lane, spool: Spool) -> None:
+        self._lane = lane
+        self._topic = lane.topic
+        self._around = lane.topic.around
+        self._spool = spool
+        self._name = lane.topic.name
+        self._partition = lane.partition
+        self._failures = 0
+        self._sent = 0
+        """Everything up to this sequence is in Kafka …"""
+        self._noted = 0
+        """… and up to this one the spool knows that."""
+        self._noting: asyncio.Task[None] | None = None
+        self._ahead: asyncio.Task[Sequence[Stored]] | None = None
+        self._most = BATCH_RECORDS
+        self._apart: set[int] = set()
+        """Sequences of the present batch that are in Kafka though others of it aren't."""
+
+    async def run(self) -> None:
+        """The replay's task."""
+        try:
+            while True:
+                await self._step()
+        finally:
+            for task in (self._noting, self._ahead):
+                if task is not None:
+                    task.cancel()
+            self._noting = self._ahead = None
+
+    async def _step(self) -> None:
+        waiting = self._spool.backlog(self._name, self._partition)
+        if waiting.records == 0:
+            self._failures = 0
+            await self._rest()
+            return
+        if self._spool.paused(self._name):
+            self._lane.gate.hold_no_more()
+            self._lane.moved.set()
+            await asyncio.sleep(LOOK_S)
+            return
+        now = self._around.now()
+        if (wait_s := self._around.pace.wait_s(now)) > 0:
+            await asyncio.sleep(wait_s)
+            return
+        try:
+            batch = await self._next(max(self._sent, waiting.done_seq))
+            if batch:
+                await self._deliver(batch)
+            else:
+                await self._note_all()
+        except NeverDelivered as fault:
+            await self._never(fault)
+        except DeliveryFault as fault:
+            await self._failed(str(fault))
+        except (SpoolFault, OSError) as fault:
+            self._tell(names.REPLAY_STOPPED, str(fault), "error")
+            await self._failed(str(fault))
+
+    async def _rest(self) -> None:
+        """Nothing waits: open the gate, then sleep until something does."""
+        self._lane.arrived.clear()
+        if self._lane.gate.shut and not self._lane.appending:
+            self._lane.gate.emptied()
+            self._lane.moved.set()
+        await self._lane.arrived.wait()
+
+    async def _next(self, after: int) -> Sequence[Stored]:
+        """The next batch, read while the one before was on its way."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            batch = await ahead
+            if batch and batch[0].seq > after and len(batch) <= self._most:
+                return batch
+        return await self._read(after)
+
+    async def _read(self, after: int) -> Sequence[Stored]:
+        return await self._spool.read(
+            self._name,
+            self._partition,
+            after=after,
+            max_records=self._most,
+            max_bytes=self._topic.batch_bytes,
+        )
+
+    async def _deliver(self, batch: Sequence[Stored]) -> None:
+        last = batch[-1].seq
+        waiting = self._spool.backlog(self._name, self._partition)
+        ends = waiting.last_seq <= last
+        if ends and self._failures == 0 and self._topic.policy.outage is not Outage.SPOOL_ALL:
+            self._lane.gate.hold(self._around.now())
+        self._around.pace.sent(len(batch), self._around.now())
+        if not ends:
+            self._ahead = asyncio.get_running_loop().create_task(
+                self._read(last), name=f"read ahead {self._name}/{self._partition}"
+            )
+        if self._partition == UNPLACED:
+            await self._unplaced(batch)
+        else:
+            records = [stored.record for stored in batch]
+            offset = await self._around.carrier.send(self._name, self._partition, records, WITHIN_S)
+            self._delivered(batch, self._partition, offset)
+        self._failures = 0
+        self._most = min(BATCH_RECORDS, self._most * 2)
+        self._topic.delivered()
+        await self._note(last, whole=ends)
+
+    def _delivered(self, batch: Sequence[Stored], partition: int, offset: int | None) -> None:
+        self._around.telemetry.count(names.SPOOL_REPLAYED, len(batch), topic=self._topic.label)
+        if self._lane.waiters:
+            for at, stored in enumerate(batch):
+                self._lane.replayed(stored.seq, partition, None if offset is None else offset + at)
+
+    async def _unplaced(self, batch: Sequence[Stored]) -> None:
+        """Place what nobody could place before, and send it partition by partition."""
+        count = self._topic.placement.partitions
+        if count is None:
+            count = await self._around.carrier.look(self._name, WITHIN_S)
+            self._topic.placement.learn(count, waiting=False)
+        parts: dict[int, list[Stored]] = {}
+        for stored in batch:
+            if stored.seq not in self._apart:
+                key = stored.record.key
+                # Keyless ones go by their sequence, so that a second try finds the same place.
+                at = stored.seq % count if key is None else partition_of(key, count)
+                parts.setdefault(at, []).append(stored)
+        for partition, part in parts.items():
+            records: list[NewRecord] = [stored.record for stored in part]
+            offset = await self._around.carrier.send(self._name, partition, records, WITHIN_S)
+            self._delivered(part, partition, offset)
+            self._apart.update(stored.seq for stored in part)
+        self._apart.difference_update(stored.seq for stored in batch)
+
+    # --- progress --------------------------------------------------------------------------
+
+    async def _note(self, seq: int, *, whole: bool) -> None:
+        """Let the spool know, aside while there is more to send."""
+        self._sent = max(self._sent, seq)
+        if self._noting is None or self._noting.done():
+            self._noting = asyncio.get_running_loop().create_task(
+                self._note_on(), name=f"note {self._name}/{self._partition}"
+            )
+        if whole:
+            await self._note_all()
+
+    async def _note_all(self) -> None:
+        if self._noting is not None:
+            await asyncio.wait({self._noting})
+        # A read that brought nothing though something waits: all of it was damaged or too old.
+        waiting = self._spool.backlog(self._name, self._partition)
+        if waiting.records and waiting.last_seq <= self._sent:
+            await asyncio.sleep(LOOK_S)
+
+    async def _note_on(self) -> None:
+        try:
+            while self._noted < self._sent:
+                seq = self._sent
+                await self._spool.done(self._name, self._partition, seq)
+                self._noted = seq
+        except SpoolFault as fault:
+            self._noted = self._sent
+            self._tell(names.REPLAY_UNNOTED, str(fault), "error")
+
+    # --- what goes wrong -------------------------------------------------------------------
+
+    async def _never(self, fault: NeverDelivered) -> None:
+        """Some record of the batch, or the topic itself, won't do."""
+        self._drop_ahead()
+        waiting = self._spool.backlog(self._name, self._partition)
+        if fault.why is Refusal.UNKNOWN_TOPIC:
+            # It may be made again, and the records are safe meanwhile.
+            await self._failed(str(fault))
+            return
+        batch = await self._read(max(self._sent, waiting.done_seq))
+        if len(batch) > 1:
+            self._most = max(1, len(batch) // 2)
+            return
+        for stored in batch:
+            await self._set_aside(stored, fault)
+
+    async def _set_aside(self, stored: Stored, fault: NeverDelivered) -> None:
+        if self._around.letters is not None:
+            await self._around.letters.add(
+                Letter(
+                    self._name,
+                    self._partition,
+                    stored.record,
+                    str(fault.why),
+                    str(fault),
+                    self._around.wall(),
+                )
+            )
+        self._lane.dead(fault)
+        self._tell(names.DEAD_LETTER, str(fault), "error")
+        self._lane.waiters.pop(stored.seq, None)
+        await self._note(stored.seq, whole=True)
+
+    async def _failed(self, why: str) -> None:
+        """Stand still for a while, longer each time."""
+        self._drop_ahead()
+        self._lane.gate.hold_no_more()
+        self._lane.moved.set()
+        if self._failures == 0:
+            self._tell(names.REPLAY_WAITS, why, "warning")
+        pause_s = min(MAX_BACKOFF_S, BACKOFF_S * 2.0 ** min(self._failures, 16))
+        self._failures += 1
+        await asyncio.sleep(pause_s * (0.5 + 0.5 * self._around.draw()))
+
+    def _drop_ahead(self) -> None:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and not ahead.cancel() and not ahead.cancelled():
+            ahead.exception()  # it is read again, and fails again if it has to
+
+    def _tell(self, event: str, why: str, level: str) -> None:
+        self._around.telemetry.event(
+            event, level=level, topic=self._name, partition=self._partition, error=why
+        )

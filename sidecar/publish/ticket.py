@@ -1,0 +1,65 @@
+"""What a request waits for: one outcome for each of its records."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from sidecar.core.publishing import Outcome
+from sidecar.core.spooling import NewRecord
+
+
+class Ticket:
+    """The outcomes of one request, as they come in.
+
+    Args:
+        records: how many the request has.
+        settled: called with each final outcome, once a record.
+        delivered: its sender waits for Kafka, also where a record went to the spool.
+    """
+
+    __slots__ = ("_left", "_open", "_settled", "delivered", "done", "given_up", "outcomes")
+
+    def __init__(self, records: int, settled: Callable[[Outcome], None], delivered: bool) -> None:
+        self.outcomes: list[Outcome | None] = [None] * records
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.delivered = delivered
+        self.given_up = False
+        """Its time is over: what isn't begun need not be begun."""
+        self._open = bytearray(b"\x01" * records)
+        self._left = records
+        self._settled = settled
+
+    def note(self, index: int, outcome: Outcome) -> None:
+        """What is true so far, if nothing better comes in time."""
+        if self._open[index]:
+            self.outcomes[index] = outcome
+
+    def settle(self, index: int, outcome: Outcome) -> None:
+        """A record's final outcome; what comes later is not heard."""
+        if not self._open[index]:
+            return
+        self._open[index] = 0
+        self.outcomes[index] = outcome
+        self._settled(outcome)
+        self._left -= 1
+        if self._left == 0 and not self.done.done():
+            self.done.set_result(None)
+
+    def finish(self, otherwise: Outcome) -> list[Outcome]:
+        """Its time is over: what was noted holds, and `otherwise` where nothing was."""
+        self.given_up = True
+        for index, still in enumerate(self._open):
+            if still:
+                self.settle(index, self.outcomes[index] or otherwise)
+        return [outcome or otherwise for outcome in self.outcomes]
+
+
+Item = tuple[NewRecord, Ticket, int]
+"""A record on its way: itself, its request, its place there."""
+
+
+def settle_all(items: Sequence[Item], outcome: Outcome) -> None:
+    """The same outcome for several records."""
+    for _, ticket, index in items:
+        ticket.settle(index, outcome)

@@ -1,0 +1,189 @@
+"""One topic: its strategy, its circuit, and where its records are placed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from sidecar.core.outage import Circuit, Outage
+from sidecar.core.placing import UNPLACED, Placement, Spread, partition_of
+from sidecar.core.publishing import (
+    Delivered,
+    DeliveryFault,
+    Draft,
+    Dropped,
+    NeverDelivered,
+    Outcome,
+    Refusal,
+    Refused,
+    TopicPolicy,
+)
+from sidecar.publish.around import Around
+from sidecar.publish.lane import Lane
+from sidecar.telemetry import names
+
+BATCH_BYTES: Final = 512 * 1024
+"""One batch to Kafka; halved where a topic takes less."""
+LEAST_BATCH_BYTES: Final = 1024
+TELL_EVERY_S: Final = 10.0
+"""Dropped and refused records of one topic are told so often at most, with their number."""
+
+
+class Topic:
+    """What is known of one topic.
+
+    Args:
+        label: its entry in the configuration; what metrics call it, so that `*` stays one series.
+        begin: starts a lane's tasks.
+    """
+
+    def __init__(
+        self,
+        around: Around,
+        name: str,
+        *,
+        label: str,
+        policy: TopicPolicy,
+        known: int | None,
+        begin: Callable[[Lane], None],
+    ) -> None:
+        self.around = around
+        self.name = name
+        self.label = label
+        self.policy = policy
+        self.circuit = Circuit()
+        self.placement = Placement(known)
+        self.lanes: dict[int, Lane] = {}
+        self.batch_bytes = BATCH_BYTES
+        self.outstanding = 0
+        self._spread = Spread(int(around.draw() * (known or 1)))
+        self._begin = begin
+        self._looking: asyncio.Task[int] | None = None
+        self._untold: dict[str, int] = {}
+        self._tell_at = float("-inf")
+
+    # --- where records go ------------------------------------------------------------------
+
+    def lane(self, partition: int) -> Lane:
+        """The lane of a partition, begun where it wasn't there."""
+        lane = self.lanes.get(partition)
+        if lane is None:
+            lane = self.lanes[partition] = Lane(self, partition)
+            self._begin(lane)
+        return lane
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the spool holds anything of this topic."""
+        return any(lane.gate.shut for lane in self.lanes.values())
+
+    async def know(self) -> None:
+        """Learn how many partitions there are, where nobody knows yet and asking may help.
+
+        Raises:
+            NeverDelivered: there is no such topic.
+            DeliveryFault: it stays unknown.
+        """
+        told = self.around.carrier.partitions(self.name)
+        if told is not None:
+            self._learn(told)
+        if self.placement.partitions is not None:
+            return
+        if self.circuit.broken_since is not None and self.policy.outage.spools:
+            raise DeliveryFault("Kafka has not said yet how many partitions there are", unsent=True)
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().create_task(
+                self._look(), name=f"look for {self.name}"
+            )
+        self._learn(await asyncio.shield(self._looking))
+
+    async def _look(self) -> int:
+        try:
+            return await self.around.carrier.look(self.name, self.around.policy.delivery_timeout_s)
+        except NeverDelivered:
+            raise
+        except DeliveryFault as fault:
+            self.failed(str(fault))
+            raise
+        finally:
+            self._looking = None
+
+    def _learn(self, told: int) -> None:
+        if self.placement.learn(told, waiting=self.waiting):
+            self.around.telemetry.event(names.PUBLISH_PARTITIONS, topic=self.name, partitions=told)
+
+    def place(self, draft: Draft, size: int) -> int:
+        """The partition of a record, chosen now and for good."""
+        if draft.partition is not None:
+            return draft.partition
+        unplaced = self.lanes.get(UNPLACED)
+        count = self.placement.partitions
+        if count is None or (unplaced is not None and unplaced.occupied):
+            return UNPLACED
+        if draft.key is not None:
+            return partition_of(draft.key, count)
+        return self._spread.next(size, count, self._reachable)
+
+    def _reachable(self, partition: int) -> bool:
+        lane = self.lanes.get(partition)
+        return lane is None or not lane.gate.shut
+
+    # --- how it goes -----------------------------------------------------------------------
+
+    def failed(self, why: str) -> None:
+        """A delivery failed, or the probe did."""
+        self.around.telemetry.count(names.PUBLISH_FAILURES, topic=self.label)
+        if not self.circuit.failed(self.around.now()):
+            return
+        self.around.telemetry.event(
+            names.PUBLISH_BROKEN,
+            level="warning",
+            topic=self.name,
+            outage=str(self.policy.outage),
+            error=why,
+        )
+        if self.policy.outage is Outage.BREAKER:
+            self.hurry()
+
+    def hurry(self) -> None:
+        """Let nothing that is on its way be waited for much longer."""
+        for lane in self.lanes.values():
+            lane.hurry()
+
+    def delivered(self) -> None:
+        """A delivery succeeded."""
+        if self.circuit.delivered():
+            self.around.telemetry.event(names.PUBLISH_MENDED, topic=self.name)
+
+    def too_large(self, size: int) -> None:
+        """A batch of that many bytes was refused for its size: make smaller ones from now on."""
+        self.batch_bytes = max(LEAST_BATCH_BYTES, min(self.batch_bytes, size) // 2)
+
+    def settled(self, outcome: Outcome) -> None:
+        """A record has its outcome: count it, and tell what was lost, a sample a topic."""
+        self.outstanding -= 1
+        told = "spooled"
+        if isinstance(outcome, Delivered):
+            told = "delivered"
+        elif isinstance(outcome, Dropped):
+            told = "dropped"
+            self._sample(names.PUBLISH_DROPPED, outcome.reason)
+        elif isinstance(outcome, Refused):
+            told = "refused"
+            if outcome.why is not Refusal.OVERLOADED:
+                self._sample(names.PUBLISH_REFUSED, f"{outcome.why}: {outcome.detail}")
+        self.around.telemetry.count(names.PUBLISH_RECORDS, topic=self.label, outcome=told)
+
+    def _sample(self, event: str, why: str) -> None:
+        self._untold[event] = self._untold.get(event, 0) + 1
+        now = self.around.now()
+        if now < self._tell_at:
+            return
+        self._tell_at = now + TELL_EVERY_S
+        for name, records in self._untold.items():
+            said = why if name == event else "see above"
+            self.around.telemetry.event(
+                name, level="warning", topic=self.name, records=records, why=said
+            )
+        self._untold.clear()
