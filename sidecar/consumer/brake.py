@@ -19,7 +19,7 @@ class Brake:
         most_s: the ceiling of any pause.
     """
 
-    __slots__ = ("_after", "_first_s", "_most_s", "_not_before", "_row", "_trial_out", "_trials")
+    __slots__ = ("_after", "_first_s", "_most_s", "_not_before", "_trial_out", "_trials", "row")
 
     def __init__(self, after: int, first_s: float, most_s: float) -> None:
         if after < 1:
@@ -29,7 +29,8 @@ class Brake:
         self._after = after
         self._first_s = first_s
         self._most_s = most_s
-        self._row = 0
+        self.row = 0
+        """Failures since the last success."""
         self._trials = 0
         self._not_before = 0.0
         self._trial_out = False
@@ -37,7 +38,7 @@ class Brake:
     @property
     def engaged(self) -> bool:
         """Whether only trials may start."""
-        return self._row >= self._after
+        return self.row >= self._after
 
     def wait_s(self, now: float) -> float | None:
         """Seconds until a handler may start, 0 for now; None: a trial is out, its end will tell."""
@@ -54,7 +55,7 @@ class Brake:
 
     def succeeded(self) -> None:
         """Some handler ended well: what they need is there."""
-        self._row = self._trials = 0
+        self.row = self._trials = 0
         self._trial_out = False
 
     def failed(self, now: float, draw: float, *, trial: bool) -> None:
@@ -64,8 +65,8 @@ class Brake:
             draw: in [0, 1); the pause is at least half of its ceiling, so that it is one.
             trial: what `start` said. Of those started before it engaged, the failures are no news.
         """
-        self._row += 1
-        if not self.engaged or not (trial or self._row == self._after):
+        self.row += 1
+        if not self.engaged or not (trial or self.row == self._after):
             return
         self._trials += 1
         ceiling_s = backoff_ceiling_s(self._trials, self._first_s, self._most_s)

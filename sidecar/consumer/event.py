@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Generic, TypeVar
 
+import msgspec
+
 from sidecar.consumer.headers import Origin, origin_of, value_of
 from sidecar.consumer.source import Record
 
@@ -16,33 +18,55 @@ class Permanent(Exception):
     """Raised by a handler: this event can never be handled. It goes to the dead-letter topic."""
 
 
-class Event(Generic[T]):
-    """One event on one attempt."""
+class _More:
+    """What few events are asked for, made when one is."""
 
-    __slots__ = ("_begin", "_origin", "attempt", "identity", "marked", "record", "tier", "value")
+    __slots__ = ("begin", "identity", "marked", "origin")
 
-    def __init__(self, record: Record, value: T, tier: int, attempt: int) -> None:
-        self.record = record
-        """As it was read: of a retry, the one on the retry topic."""
-        self.value = value
-        """What `decode` made of its bytes; without one, the bytes (None: a tombstone)."""
-        self.tier = tier
-        """0 on its own topic, n on retry topic n."""
-        self.attempt = attempt
-        """Which attempt this is in all, from 1."""
+    def __init__(self) -> None:
+        self.origin: Origin | None = None
         self.identity: bytes | None = None
-        """By which it is recognised; None where no store is configured."""
         self.marked = False
-        """Whether its own transaction has marked it as handled."""
-        self._origin: Origin | None = None
-        self._begin: Callable[[], AbstractAsyncContextManager[Any]] | None = None
+        self.begin: Callable[[], AbstractAsyncContextManager[Any]] | None = None
+
+
+class Event(msgspec.Struct, Generic[T], eq=False):
+    """One event on one attempt. Attempts count from 1, those on earlier visits too.
+
+    `record` is it as it was read (of a retry, the one on the retry topic), `value` what `decode`
+    made of its bytes (without one the bytes; None: a tombstone), `tier` 0 on its own topic and n on
+    retry topic n.
+    """
+
+    # A struct, because one is made for each event, and no other kind is made as quickly.
+    record: Record
+    value: T
+    tier: int
+    attempt: int
+    _more: _More | None = None
 
     @property
     def origin(self) -> Origin:
         """Where it first was: topic, partition, offset and timestamp."""
-        if self._origin is None:
-            self._origin = origin_of(self.record, moved=self.tier > 0)
-        return self._origin
+        more = self._rest()
+        if more.origin is None:
+            more.origin = origin_of(self.record, moved=self.tier > 0)
+        return more.origin
+
+    @property
+    def identity(self) -> bytes | None:
+        """By which it is recognised; None where no store is configured."""
+        return None if self._more is None else self._more.identity
+
+    @property
+    def marked(self) -> bool:
+        """Whether its own transaction has marked it as handled."""
+        return self._more is not None and self._more.marked
+
+    def _rest(self) -> _More:
+        if self._more is None:
+            self._more = _More()
+        return self._more
 
     @property
     def key(self) -> bytes | None:
@@ -58,9 +82,12 @@ class Event(Generic[T]):
         """The last header of that name; None where there is none."""
         return value_of(self.record.headers, name)
 
-    def begin_with(self, begin: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
-        """For the kit: what `transaction` begins."""
-        self._begin = begin
+    def begin_with(
+        self, identity: bytes, begin: Callable[[], AbstractAsyncContextManager[Any]]
+    ) -> None:
+        """For the kit: what it is recognised by, and what `transaction` begins."""
+        more = self._rest()
+        more.identity, more.begin = identity, begin
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
@@ -73,11 +100,12 @@ class Event(Generic[T]):
         Raises:
             RuntimeError: no store is configured.
         """
-        if self._begin is None:
+        more = self._rest()
+        if more.begin is None:
             raise RuntimeError("no idempotency store is configured: Runner(store=…)")
-        async with self._begin() as given:
+        async with more.begin() as given:
             yield given
-        self.marked = True
+        more.marked = True
 
     def __repr__(self) -> str:
         where = f"{self.record.topic}[{self.record.partition}]@{self.record.offset}"

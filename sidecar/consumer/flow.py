@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from sidecar.consumer.commits import CommitTracker
 from sidecar.consumer.event import Event
 from sidecar.consumer.lanes import Lanes
+from sidecar.consumer.line import Line
 from sidecar.consumer.source import Place, Record
 from sidecar.consumer.window import Window
 
@@ -51,49 +51,39 @@ class Hooks:
 
 
 class Shard:
-    """One partition, for as long as it is ours."""
+    """One partition, for as long as it is ours.
 
-    __slots__ = (
-        "counts",
-        "gone",
-        "held",
-        "live",
-        "origin",
-        "paused",
-        "place",
-        "tier",
-        "timer",
-        "tracker",
-    )
+    Args:
+        tier: 0, or n where it is of retry topic n.
+        counts: attempts by outcome, shared by all partitions of one topic.
+    """
 
-    def __init__(self, place: Place, origin: str, tier: int, counts: dict[str, int]) -> None:
+    __slots__ = ("counts", "gone", "held", "line", "live", "paused", "place", "tier", "timer")
+
+    def __init__(self, place: Place, tier: int, counts: dict[str, int]) -> None:
         self.place = place
-        self.origin = origin
-        """The topic its events are of."""
         self.tier = tier
-        """0, or n where it is of retry topic n."""
         self.counts = counts
-        """Attempts by outcome, shared by all partitions of one origin."""
-        self.tracker = CommitTracker()
+        self.line = Line()
+        self.held: deque[tuple[float, Record]] = deque()
+        """Of a retry topic: not yet due, with when they are. Not in the line yet."""
+        self.timer: asyncio.TimerHandle | None = None
+        self.paused = False
         self.live = True
         """False once it is being given back: nothing more of it is begun."""
         self.gone = False
         """True once it is somebody else's: nothing of it counts any more."""
-        self.held: deque[tuple[float, Record]] = deque()
-        """Not yet due, with when they are."""
-        self.timer: asyncio.TimerHandle | None = None
-        self.paused = False
 
 
 class Item:
-    """An event in line."""
+    """An event that is not at the head of its line any more: it waits for its key, or failed."""
 
     __slots__ = ("failed", "record", "shard")
 
-    def __init__(self, shard: Shard, record: Record) -> None:
+    def __init__(self, shard: Shard, record: Record, failed: int = 0) -> None:
         self.shard = shard
         self.record = record
-        self.failed = 0
+        self.failed = failed
         """Attempts that failed on this visit."""
 
 
@@ -107,16 +97,16 @@ class Flow:
 
     most: int
     shards: dict[Place, Shard] = field(default_factory=dict)
+    ready: deque[Shard] = field(default_factory=deque)
+    """Partitions with events in line, those first that were not served for longest."""
     lanes: Lanes[Item] = field(default_factory=Lanes)
     window: Window = field(default_factory=Window)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     """Attempts by topic and outcome, since the start."""
-    open: int = 0
-    """Events that were taken, are due, and are not done with."""
     moving: int = 0
-    """Of those, the ones on their way to another topic."""
+    """Events on their way to another topic."""
     room: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when a reader that waits for room may go on."""
+    """Set when readers that wait for room may go on."""
     progress: asyncio.Event = field(default_factory=asyncio.Event)
     """Set whenever something ends, for who drains."""
     braked: bool = False
@@ -131,20 +121,35 @@ class Flow:
     """How many handlers took up to each of BUCKETS_S, and longer; None: nobody asks."""
     durations_s: float = 0.0
 
+    @property
+    def open(self) -> int:
+        """Events that were taken, are due, and are not done with."""
+        return sum(shard.line.unfinished for shard in self.shards.values())
+
+    @property
+    def roomy(self) -> bool:
+        """Whether enough is done to read on."""
+        return self.open <= self.most // 2
+
     def counts_of(self, topic: str) -> dict[str, int]:
         """The counts of a topic's events."""
         return self.counts.setdefault(topic, dict.fromkeys(Outcome, 0))
 
-    def settle(self, item: Item) -> None:
+    def line_up(self, shard: Shard, records: Sequence[Record]) -> None:
+        """Events may be begun."""
+        if records and not shard.line.waiting:
+            self.ready.append(shard)
+        shard.line.take(records)
+
+    def settle(self, shard: Shard, offset: int) -> None:
         """An event is done with: it may be committed."""
-        shard = item.shard
-        if shard.gone:
-            return
-        shard.tracker.done(item.record.offset)
-        if shard.live:
-            self.open -= 1
-            if self.open <= self.most // 2:
-                self.room.set()
+        if not shard.gone:
+            shard.line.done(offset)
+
+    def tell_room(self) -> None:
+        """Something was done with: let readers go on if that makes enough room."""
+        if not self.room.is_set() and self.roomy:
+            self.room.set()
 
     def time(self, took_s: float) -> None:
         """A handler ended, for those who ask how long they take."""
@@ -156,10 +161,12 @@ class Flow:
         """These are being given back: what is in line of them is dropped, what is out goes on."""
         for shard in shards:
             shard.live = False
+            shard.line.drop()
             shard.held.clear()
             if shard.timer is not None:
                 shard.timer.cancel()
             self.shards.pop(shard.place, None)
+            if shard in self.ready:
+                self.ready.remove(shard)
         self.lanes.drop(lambda item: not item.shard.live)
-        self.open = sum(s.tracker.unfinished - len(s.held) for s in self.shards.values())
         self.room.set()

@@ -58,7 +58,7 @@ class Keeper:
         """Commit what is done, every so often, for ever."""
         while True:
             await asyncio.sleep(self._limits.commit_every_s)
-            await self._commit(list(self._flow.shards.values()))
+            await self._commit(self._reader.shards)
 
     async def assigned(self, places: Collection[Place]) -> None:
         """These are ours from now on."""
@@ -78,7 +78,7 @@ class Keeper:
 
     async def give_back(self) -> None:
         """All of them, because this member stops."""
-        await self._give(list(self._flow.shards.values()), lost=False)
+        await self._give(self._reader.shards, lost=False)
 
     async def _give(self, shards: list[Shard], *, lost: bool) -> None:
         self._flow.close(shards)
@@ -113,7 +113,7 @@ class Keeper:
             positions = {
                 shard.place: position
                 for shard in shards
-                if not shard.gone and (position := shard.tracker.to_commit) is not None
+                if not shard.gone and (position := shard.line.to_commit) is not None
             }
             if not positions and self._ledger is None:
                 return
@@ -135,7 +135,7 @@ class Keeper:
                 flow.uncommitted = 0
                 for shard in shards:
                     if shard.place in positions:
-                        shard.tracker.committed(positions[shard.place])
+                        shard.line.committed(positions[shard.place])
 
 
 def _once(first: bool) -> int:

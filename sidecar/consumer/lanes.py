@@ -10,63 +10,58 @@ I = TypeVar("I")  # noqa: E741 - an item
 
 
 class Lanes(Generic[I]):
-    """Items in line, at most one of a key out at a time, in the order they came.
+    """Who has a key, and who waits for it, in the order they came.
 
-    Items without a key (None) have no order to keep.
+    Items without a key (None) have no order to keep, and no lane.
     """
 
-    __slots__ = ("_lanes", "ready")
+    __slots__ = ("busy", "next")
 
     def __init__(self) -> None:
-        self.ready: deque[tuple[Hashable | None, I]] = deque()
-        """What may be taken now, from the left; each must be given back by `free`."""
-        self._lanes: dict[Hashable, deque[I] | None] = {}
-        """Keys with an item ready or out, and what waits behind it."""
+        self.busy: dict[Hashable, deque[I] | None] = {}
+        """Keys that somebody has, and what waits behind."""
+        self.next: deque[tuple[Hashable | None, I]] = deque()
+        """Items that have their key and may go on, from the left."""
 
-    def put(self, key: Hashable | None, item: I) -> None:
-        """Stand in line."""
+    def enter(self, key: Hashable | None, item: I) -> bool:
+        """Take the key, or wait for it. Whether it was taken; else the item comes by `next`."""
         if key is None:
-            self.ready.append((None, item))
-            return
-        lanes = self._lanes
-        if key not in lanes:
-            lanes[key] = None
-            self.ready.append((key, item))
-            return
-        waiting = lanes[key]
+            return True
+        busy = self.busy
+        if key not in busy:
+            busy[key] = None
+            return True
+        waiting = busy[key]
         if waiting is None:
-            lanes[key] = deque((item,))
+            busy[key] = deque((item,))
         else:
             waiting.append(item)
+        return False
 
     def again(self, key: Hashable | None, item: I) -> None:
-        """An item that was taken, and not freed, may be taken once more before its successors."""
-        self.ready.append((key, item))
+        """An item that still has its key goes on, before all that wait for it."""
+        self.next.append((key, item))
 
-    def free(self, key: Hashable | None) -> None:
-        """The item of that key that was out is done with: its successor is ready."""
+    def leave(self, key: Hashable | None) -> None:
+        """Give the key back: whoever waits for it first has it now, and comes by `next`."""
         if key is None:
             return
-        waiting = self._lanes[key]
-        if not waiting:
-            del self._lanes[key]
+        waiting = self.busy[key]
+        if waiting:
+            self.next.append((key, waiting.popleft()))
         else:
-            self.ready.append((key, waiting.popleft()))
+            del self.busy[key]
 
-    def drop(self, unwanted: Callable[[I], bool]) -> int:
-        """Forget what is in line and unwanted; how many that were. What is out is left alone."""
-        dropped = 0
-        for waiting in self._lanes.values():
+    def drop(self, unwanted: Callable[[I], bool]) -> None:
+        """Forget the unwanted among those that wait or may go on. Who is out keeps its key."""
+        for waiting in self.busy.values():
             if waiting:
                 kept = [item for item in waiting if not unwanted(item)]
-                dropped += len(waiting) - len(kept)
                 waiting.clear()
                 waiting.extend(kept)
-        ready, self.ready = self.ready, deque()
-        for key, item in ready:
-            if not unwanted(item):
-                self.ready.append((key, item))
-                continue
-            dropped += 1
-            self.free(key)
-        return dropped
+        going, self.next = self.next, deque()
+        for key, item in going:
+            if unwanted(item):
+                self.leave(key)
+            else:
+                self.next.append((key, item))

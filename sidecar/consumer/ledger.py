@@ -37,11 +37,10 @@ class Ledger:
         self._turn = asyncio.Lock()
 
     def mark(self, event: Event[Any]) -> Mark:
-        """What the event is called here; the identity is told to the event. Raises Unidentified."""
+        """What the event is called here. Raises Unidentified."""
         identity = self._identify(event)
         if identity is None:
             raise Unidentified("no identity in it")
-        event.identity = identity
         key = event.record.key
         return Mark(
             self._scope,

@@ -82,7 +82,8 @@ class Mover:
                 continue
             self._failing = False
             self._flow.window.settled()
-            self._flow.settle(item)
+            self._flow.settle(item.shard, record.offset)
+            self._flow.tell_room()
             return
 
     def _say(self, error: SinkFailed) -> None:

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 
-from sidecar.consumer.flow import Flow, Item, Shard
+from sidecar.consumer.flow import Flow, Shard
 from sidecar.consumer.headers import DUE_AT, number_of
-from sidecar.consumer.retry import RetryPolicy, backoff_ceiling_s, retry_topic
+from sidecar.consumer.retry import RetryPolicy, backoff_ceiling_s
 from sidecar.consumer.source import Place, Record, Source, SourceError
 
 log = logging.getLogger(__name__)
@@ -25,9 +25,10 @@ MOST_PAUSE_S = 10.0
 
 
 class Reader:
-    """The one task that polls.
+    """The one task that polls a source.
 
     Args:
+        topics: what the source has, each with the topic whose events they are, and the tier.
         kick: called when there is something to do.
         clock: monotonic seconds, the event loop's.
         wall: seconds since 1970.
@@ -38,7 +39,7 @@ class Reader:
         flow: Flow,
         source: Source,
         policy: RetryPolicy,
-        topics: Collection[str],
+        topics: Mapping[str, tuple[str, int]],
         *,
         per_partition: int,
         kick: Callable[[], None],
@@ -52,22 +53,18 @@ class Reader:
         self._kick = kick
         self._clock = clock
         self._wall = wall
-        self._of = {topic: (topic, 0) for topic in topics}
-        for topic in topics:
-            for tier in range(1, policy.tiers + 1):
-                self._of[retry_topic(topic, tier)] = (topic, tier)
+        self._of = topics
 
     @property
-    def topics(self) -> list[str]:
-        """All topics that are read: the events' own and their retry topics."""
-        return list(self._of)
+    def shards(self) -> list[Shard]:
+        """The partitions that come by this reader."""
+        return [shard for shard in self._flow.shards.values() if shard.place.topic in self._of]
 
     def begin(self, places: Collection[Place]) -> None:
         """These partitions are ours."""
         for place in places:
-            origin, tier = self._of[place.topic]
-            counts = self._flow.counts_of(origin)
-            self._flow.shards[place] = Shard(place, origin, tier, counts)
+            topic, tier = self._of[place.topic]
+            self._flow.shards[place] = Shard(place, tier, self._flow.counts_of(topic))
 
     async def run(self) -> None:
         """Read for ever. A source that fails is asked again, with growing pauses."""
@@ -90,11 +87,15 @@ class Reader:
         if room <= 0 or flow.stuck is not None:
             await self._hold()
             return
-        self._release()
+        self._switch()
         for place, records in (await self._source.poll(room, POLL_S)).items():
             shard = flow.shards.get(place)
-            if shard is not None:
-                self._take(shard, records)
+            if shard is None:
+                continue
+            if shard.tier:
+                self._keep(shard, records)
+            else:
+                flow.line_up(shard, records)
         self._kick()
 
     async def _hold(self) -> None:
@@ -106,46 +107,34 @@ class Reader:
                 async with asyncio.timeout(ROOM_S):
                     await flow.room.wait()
                 return
-        self._pause([shard for shard in flow.shards.values() if not shard.paused])
+        paused = [shard for shard in self.shards if not shard.paused]
+        for shard in paused:
+            shard.paused = True
+        self._source.pause([shard.place for shard in paused])
         # Brings nothing, but shows the group that this member is alive.
         await self._source.poll(1, 0)
         with suppress(TimeoutError):
             async with asyncio.timeout(ROOM_S):
                 await flow.room.wait()
 
-    def _pause(self, shards: Sequence[Shard]) -> None:
-        for shard in shards:
-            shard.paused = True
-        if shards:
-            self._source.pause([shard.place for shard in shards])
+    def _switch(self) -> None:
+        """Pause partitions that are full or wait for a time, and resume those that aren't any more.
 
-    def _release(self) -> None:
-        """Resume the partitions that have room again."""
-        most = self._per_partition // 2
-        ready = [
-            shard
-            for shard in self._flow.shards.values()
-            if shard.paused and not shard.held and len(shard.tracker) <= most
-        ]
-        for shard in ready:
-            shard.paused = False
-        if ready:
-            self._source.resume([shard.place for shard in ready])
-
-    def _take(self, shard: Shard, records: Sequence[Record]) -> None:
-        shard.tracker.take([record.offset for record in records])
-        if shard.tier:
-            self._keep(shard, records)
-        else:
-            self._line_up(shard, records)
-        if not shard.paused and (shard.held or len(shard.tracker) >= self._per_partition):
-            self._pause([shard])
-
-    def _line_up(self, shard: Shard, records: Sequence[Record]) -> None:
-        put = self._flow.lanes.put
-        for record in records:
-            put(record.key, Item(shard, record))
-        self._flow.open += len(records)
+        Only just before a poll: what was fetched of a paused one is thrown away and fetched again.
+        """
+        most, resumed, paused = self._per_partition, [], []
+        for shard in self.shards:
+            span = shard.line.span
+            if shard.paused and not shard.held and span <= most // 2:
+                shard.paused = False
+                resumed.append(shard.place)
+            elif not shard.paused and (shard.held or span >= most):
+                shard.paused = True
+                paused.append(shard.place)
+        if resumed:
+            self._source.resume(resumed)
+        if paused:
+            self._source.pause(paused)
 
     def _keep(self, shard: Shard, records: Sequence[Record]) -> None:
         """Of a retry topic: until each is due. All wait equally long, so the first is due first."""
@@ -156,7 +145,8 @@ class Reader:
             due_at = record.timestamp / 1000 + delay_s if due_at_ms is None else due_at_ms / 1000
             # Whoever wrote it may have another clock; nobody waits longer than the delay.
             shard.held.append((now + min(max(due_at - at, 0.0), delay_s), record))
-        self._due(shard)
+        if shard.timer is None:
+            self._due(shard)
 
     def _due(self, shard: Shard) -> None:
         """Line up what is due, and come back for the next."""
@@ -165,7 +155,7 @@ class Reader:
         while shard.held and shard.held[0][0] <= now:
             due.append(shard.held.popleft()[1])
         if due:
-            self._line_up(shard, due)
+            self._flow.line_up(shard, due)
             self._kick()
         if shard.held:
             loop = asyncio.get_running_loop()

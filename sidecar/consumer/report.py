@@ -131,14 +131,14 @@ class Reporter:
         try:
             async with asyncio.timeout(LAG_S):
                 ends = await self._source.ends([shard.place for shard in shards])
-                fresh = [shard.place for shard in shards if shard.tracker.next is None]
+                fresh = [shard.place for shard in shards if shard.line.position is None]
                 begun: Mapping[Place, int] = await self._source.positions(fresh) if fresh else {}
         except (TimeoutError, SourceError):
             self._flow.lag = None
             return
         lag = 0
         for shard in shards:
-            at = shard.tracker.next
+            at = shard.line.position
             at = begun[shard.place] if at is None else at
             lag += max(0, ends[shard.place] - at)
         self._flow.lag = lag

@@ -7,6 +7,7 @@ import logging
 import signal
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from sidecar.consumer.brake import Brake
@@ -38,6 +39,15 @@ class RunnerFailed(Exception):
     """A part of the runner ended that must not. What was not committed comes again."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """A source, with who reads and commits it."""
+
+    source: Source
+    reader: Reader
+    keeper: Keeper
+
+
 class Runner(Generic[T]):
     """Reads topics as a member of a consumer group, and runs a handler for each event.
 
@@ -56,7 +66,7 @@ class Runner(Generic[T]):
 
     Args:
         topics: one or more; each has retry and dead-letter topics of its own.
-        group: the consumer group.
+        group: the consumer group. Retry topics are read by `<group>.retry`.
         handler: called for each event; never for two events of one key at a time.
         bootstrap_servers: of Kafka.
         decode: makes a handler's value of bytes, for example `msgspec.json.Decoder(T).decode`.
@@ -75,7 +85,8 @@ class Runner(Generic[T]):
         client: how to connect, for all clients of Kafka (aiokafka's `security_protocol`,
             `ssl_context`, `sasl_…`).
         consumer: more of AIOKafkaConsumer's settings.
-        source: makes what is read instead of Kafka, from the topics to read.
+        source: makes what is read instead of Kafka, of topics and a consumer group; called for the
+            topics themselves, and again for their retry topics.
 
     Raises:
         ValueError: settings that make no sense together.
@@ -100,7 +111,7 @@ class Runner(Generic[T]):
         create_topics: bool = True,
         client: Mapping[str, Any] | None = None,
         consumer: Mapping[str, Any] | None = None,
-        source: Callable[[Collection[str]], Source] | None = None,
+        source: Callable[[Collection[str], str], Source] | None = None,
     ) -> None:
         if version is not None and store is None:
             raise ValueError("a version gate needs a store: what is the newest is kept there")
@@ -115,18 +126,6 @@ class Runner(Generic[T]):
         self._sink = KafkaSink(
             bootstrap_servers=bootstrap_servers, client=self._client, timeout_s=limits.kafka_s
         )
-        if source is None:
-            self._source: Source = KafkaSource(
-                bootstrap_servers=bootstrap_servers,
-                topics=self.read_topics,
-                group=group,
-                client=self._client,
-                consumer=consumer or {},
-                drain_s=limits.drain_s,
-                timeout_s=limits.kafka_s,
-            )
-        else:
-            self._source = source(self.read_topics)
         self._mover = Mover(self.flow, self._sink, group)
         self._workers = Workers(
             self.flow,
@@ -142,31 +141,58 @@ class Runner(Generic[T]):
                 handler_s=limits.handler_s,
             ),
         )
-        self._reader = Reader(
+
+        def from_kafka(topics: Collection[str], group: str) -> Source:
+            return KafkaSource(
+                bootstrap_servers=bootstrap_servers,
+                topics=topics,
+                group=group,
+                client=self._client,
+                consumer=consumer or {},
+                drain_s=limits.drain_s,
+                timeout_s=limits.kafka_s,
+            )
+
+        make = from_kafka if source is None else source
+        self._sides = [self._side(make, {topic: (topic, 0) for topic in self._topics}, group)]
+        if later := self._retry_topics():
+            # With a consumer of their own: one that waits for events of retry topics, of which
+            # there are few, would keep those of the topics themselves waiting.
+            self._sides.append(self._side(make, later, f"{group}.retry"))
+        self._reporter = (
+            None if report is None else Reporter(self.flow, self._sides[0].source, report)
+        )
+        self._stopping = asyncio.Event()
+
+    def _side(
+        self,
+        make: Callable[[Collection[str], str], Source],
+        topics: Mapping[str, tuple[str, int]],
+        group: str,
+    ) -> _Side:
+        source = make(list(topics), group)
+        reader = Reader(
             self.flow,
-            self._source,
+            source,
             self._policy,
-            self._topics,
-            per_partition=limits.per_partition,
+            topics,
+            per_partition=self._limits.per_partition,
             kick=self._workers.kick,
         )
-        self._keeper = Keeper(
+        keeper = Keeper(
             self.flow,
-            self._source,
-            reader=self._reader,
+            source,
+            reader=reader,
             workers=self._workers,
             mover=self._mover,
             ledger=self._ledger,
-            limits=limits,
+            limits=self._limits,
         )
-        self._reporter = None if report is None else Reporter(self.flow, self._source, report)
-        self._stopping = asyncio.Event()
+        return _Side(source, reader, keeper)
 
-    @property
-    def read_topics(self) -> list[str]:
-        """All topics that are read: the events' own and their retry topics."""
+    def _retry_topics(self) -> dict[str, tuple[str, int]]:
         tiers = range(1, self._policy.tiers + 1)
-        return [*self._topics, *(retry_topic(t, n) for t in self._topics for n in tiers)]
+        return {retry_topic(topic, tier): (topic, tier) for topic in self._topics for tier in tiers}
 
     @property
     def workers(self) -> Workers:
@@ -175,7 +201,8 @@ class Runner(Generic[T]):
 
     async def joined(self) -> None:
         """Wait until the first partitions are assigned."""
-        await self._keeper.joined.wait()
+        for side in self._sides:
+            await side.keeper.joined.wait()
 
     def stop(self) -> None:
         """End in good order: `run` drains, commits, says goodbye and returns."""
@@ -208,23 +235,29 @@ class Runner(Generic[T]):
         tasks.append(asyncio.create_task(self._watch(), name="breaker-watch"))
         if self._reporter is not None:
             tasks.append(asyncio.create_task(self._reporter.run(), name="breaker-report"))
-        joining = asyncio.create_task(self._source.start(self._keeper), name="breaker-join")
+        joining = asyncio.gather(*(side.source.start(side.keeper) for side in self._sides))
         stopping = asyncio.create_task(self._stopping.wait(), name="breaker-stopping")
+        both: list[asyncio.Future[Any]] = [joining, stopping]
         try:
-            await asyncio.wait({joining, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if joining.done():
                 joining.result()
         finally:
-            for task in (joining, stopping):
-                task.cancel()
-            await asyncio.wait({joining, stopping})
-        if not self._stopping.is_set():
-            tasks.append(asyncio.create_task(self._reader.run(), name="breaker-read"))
-            tasks.append(asyncio.create_task(self._keeper.run(), name="breaker-commit"))
+            joining.cancel()
+            stopping.cancel()
+            await asyncio.wait(both)
+        if self._stopping.is_set():
+            return
+        for side in self._sides:
+            tasks.append(asyncio.create_task(side.reader.run(), name="breaker-read"))
+            tasks.append(asyncio.create_task(side.keeper.run(), name="breaker-commit"))
 
     async def _make_topics(self) -> None:
         tiers = range(1, self._policy.tiers + 1)
-        wanted = {t: [*(retry_topic(t, n) for n in tiers), dead_topic(t)] for t in self._topics}
+        wanted = {
+            topic: [*(retry_topic(topic, tier) for tier in tiers), dead_topic(topic)]
+            for topic in self._topics
+        }
         made = await ensure_topics(
             wanted,
             bootstrap_servers=self._servers,
@@ -237,7 +270,7 @@ class Runner(Generic[T]):
     async def _watch(self) -> None:
         """Cancel what takes too long, and end with what must not have happened."""
         while self._mover.fault is None:
-            self._workers.cancel_overdue()
+            self._workers.watch()
             await asyncio.sleep(WATCH_S)
         raise RunnerFailed("an event could not be moved") from self._mover.fault
 
@@ -255,11 +288,11 @@ class Runner(Generic[T]):
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
         """In order: read no more, finish what is begun, commit, say goodbye, give all back."""
         await _cancel([t for t in tasks if t.get_name() in {"breaker-read", "breaker-commit"}])
-        await self._keeper.give_back()
+        await asyncio.gather(*(side.keeper.give_back() for side in self._sides))
         await _cancel(tasks)
         if self._reporter is not None:
             await self._reporter.leave()
-        await self._source.stop()
+        await asyncio.gather(*(side.source.stop() for side in self._sides))
         await self._sink.stop()
         if self._ledger is not None:
             await self._ledger.close()

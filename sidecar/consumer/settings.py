@@ -30,7 +30,7 @@ class Limits:
 
     concurrency: int = 16
     in_flight: int = 2000
-    per_partition: int = 1000
+    per_partition: int = 2000
     handler_s: float = 30.0
     drain_s: float = 30.0
     commit_every_s: float = 1.0

@@ -20,10 +20,10 @@ class Window:
     since: float = 0.0
     """When it began (monotonic)."""
 
-    def handled(self, took_s: float) -> None:
-        """A handler ended well."""
-        self.ok += 1
-        self.timed += 1
+    def handled(self, count: int, took_s: float) -> None:
+        """So many handlers ended well, and took so long together."""
+        self.ok += count
+        self.timed += count
         self.busy_s += took_s
 
     def missed(self, took_s: float) -> None:

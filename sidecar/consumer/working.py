@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +18,13 @@ from sidecar.consumer.headers import ATTEMPTS, number_of
 from sidecar.consumer.ledger import Ledger, Unidentified
 from sidecar.consumer.moving import Mover
 from sidecar.consumer.retry import PERMANENT, Again, Dead, Later, RetryPolicy
+from sidecar.consumer.source import Record
 from sidecar.consumer.store import Known, Verdict
 
 LONGEST_TURN_S = 0.01
 """A worker whose handlers never wait lets others run at least that often."""
+MOST_IN_A_ROW = 256
+"""Events of one partition that a worker takes before it looks what else there is."""
 _DROPPED = {Verdict.KNOWN: Outcome.KNOWN, Verdict.STALE: Outcome.STALE}
 
 
@@ -33,16 +36,27 @@ class Undecodable(Exception):
     """The value can't be decoded; that doesn't pass."""
 
 
-@dataclass(slots=True, eq=False)
 class Seat:
     """One worker, and what it is at."""
 
-    task: asyncio.Task[None] | None = None
-    item: Item | None = None
-    since: float = 0.0
-    """When the attempt began (monotonic)."""
-    ordered: str | None = None
-    """Why it was cancelled: `overdue` or `revoked`; None: nobody has."""
+    __slots__ = ("flag", "ordered", "record", "row", "seen", "shard", "since", "task")
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.shard: Shard | None = None
+        """Of the event it is at; None: of none."""
+        self.record: Record | None = None
+        """The event it is at, where `shard` says there is one."""
+        self.seen: Record | None = None
+        """The event it was at when the watch last looked."""
+        self.since = 0.0
+        """When the watch first saw it at that (monotonic)."""
+        self.flag = False
+        """Somebody wants it to stop taking events in a row."""
+        self.ordered: str | None = None
+        """Why it was cancelled: `overdue` or `revoked`; None: nobody has."""
+        self.row = 1
+        """How many events it takes in a row: as many as it does within a turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +98,17 @@ class Workers:
         self._brake_timer: asyncio.TimerHandle | None = None
         plain = work.ledger is None and work.hooks.around is None
         self._handle: Handler[Any] = work.handler if plain else self._handle_fully
+        self._permanent: tuple[type[Exception], ...] = (
+            Permanent,
+            Undecodable,
+            Unidentified,
+            *work.permanent,
+        )
+
+    @property
+    def _watched(self) -> bool:
+        """Whether somebody is told of each event."""
+        return self._work.hooks.ended is not None or self._flow.durations is not None
 
     def start(self, concurrency: int) -> list[asyncio.Task[None]]:
         """Begin; the tasks never end by themselves."""
@@ -96,22 +121,53 @@ class Workers:
     @property
     def busy(self) -> int:
         """How many handlers are at work."""
-        return sum(seat.item is not None for seat in self._seats)
+        return sum(seat.shard is not None for seat in self._seats)
 
     def of(self, shards: Collection[Shard]) -> int:
         """How many handlers are at work on events of these."""
-        return sum(seat.item is not None and seat.item.shard in shards for seat in self._seats)
+        return sum(seat.shard is not None and seat.shard in shards for seat in self._seats)
+
+    def cancel(self, shards: Collection[Shard]) -> None:
+        """Stop the handlers of these; what they did not finish is somebody else's."""
+        for seat in self._seats:
+            if seat.shard is not None and seat.shard in shards:
+                self._order(seat, "revoked")
+
+    def watch(self) -> None:
+        """Look at every handler, a few times a second: stop those that have taken too long.
+
+        Looking from here spares each event a look at the clock.
+        """
+        now = self._clock()
+        for seat in self._seats:
+            seat.flag = True
+            if seat.shard is None or seat.record is not seat.seen:
+                seat.seen = None if seat.shard is None else seat.record
+                seat.since = now
+            elif now - seat.since >= self._work.handler_s:
+                self._order(seat, "overdue")
+
+    @staticmethod
+    def _order(seat: Seat, why: str) -> None:
+        if seat.ordered is None and seat.task is not None:
+            seat.ordered, seat.flag = why, True
+            seat.task.cancel()
+
+    # Waiting for something to do.
 
     def kick(self) -> None:
         """There may be something to do: wake as many as could do it."""
-        wait_s = self._brake.wait_s(self._clock())
-        if wait_s is None:
-            return
-        if wait_s > 0:
-            self._wake_in(wait_s)
-            return
-        most = 1 if self._brake.engaged else len(self._flow.lanes.ready)
-        while self._sleepers and most:
+        flow = self._flow
+        most = len(flow.lanes.next) + sum(len(shard.line.waiting) for shard in flow.ready)
+        if self._brake.engaged:
+            wait_s = self._brake.wait_s(self._clock())
+            if wait_s is None:
+                return
+            if wait_s > 0:
+                self._wake_in(wait_s)
+                return
+            most = min(most, 1)
+        while self._sleepers and most > 0:
             sleeper = self._sleepers.popleft()
             if not sleeper.done():
                 sleeper.set_result(None)
@@ -125,90 +181,143 @@ class Workers:
         self._brake_timer = None
         self.kick()
 
-    def cancel(self, shards: Collection[Shard]) -> None:
-        """Stop the handlers of these; what they did not finish is somebody else's."""
-        for seat in self._seats:
-            if seat.item is not None and seat.item.shard in shards and seat.task is not None:
-                seat.ordered = seat.ordered or "revoked"
-                seat.task.cancel()
+    def _idle(self) -> bool:
+        """Whether there is nothing that may be begun."""
+        flow, brake = self._flow, self._brake
+        if not flow.lanes.next and not flow.ready:
+            return True
+        return brake.engaged and brake.wait_s(self._clock()) != 0
 
-    def cancel_overdue(self) -> None:
-        """Stop the handlers that have taken longer than they may."""
-        before = self._clock() - self._work.handler_s
-        for seat in self._seats:
-            overdue = seat.item is not None and seat.since < before
-            if overdue and seat.ordered is None and seat.task is not None:
-                seat.ordered = "overdue"
-                seat.task.cancel()
+    async def _sleep(self) -> None:
+        self.kick()
+        sleeper = asyncio.get_running_loop().create_future()
+        self._sleepers.append(sleeper)
+        await sleeper
+
+    # Working.
 
     async def _run(self, seat: Seat) -> None:
-        lanes, brake, clock = self._flow.lanes, self._brake, self._clock
-        turn_ends = clock() + LONGEST_TURN_S
+        lanes, ready = self._flow.lanes, self._flow.ready
+        turn_ends = self._clock() + LONGEST_TURN_S
         while True:
-            while not lanes.ready or (brake.engaged and brake.wait_s(clock()) != 0):
-                self.kick()
-                sleeper = asyncio.get_running_loop().create_future()
-                self._sleepers.append(sleeper)
-                await sleeper
-                turn_ends = clock() + LONGEST_TURN_S
-            key, item = lanes.ready.popleft()
-            if not item.shard.live:
-                lanes.free(key)
-                continue
-            if await self._attempt(seat, key, item) > turn_ends:
+            while self._idle():
+                await self._sleep()
+                turn_ends = self._clock() + LONGEST_TURN_S
+            if lanes.next:
+                key, item = lanes.next.popleft()
+                if item.shard.live:
+                    await self._attempt(seat, item)
+                else:
+                    lanes.leave(key)
+            elif self._brake.row:
+                await self._single(seat, ready[0])
+            else:
+                await self._several(seat, ready[0])
+            self._flow.tell_room()
+            if self._clock() > turn_ends:
                 await asyncio.sleep(0)
-                turn_ends = clock() + LONGEST_TURN_S
+                turn_ends = self._clock() + LONGEST_TURN_S
 
-    async def _attempt(self, seat: Seat, key: Hashable | None, item: Item) -> float:
-        """Try it once. When that ended (monotonic)."""
-        flow, brake = self._flow, self._brake
-        trial = brake.engaged and brake.start()
-        record, shard = item.record, item.shard
-        tier = shard.tier
-        before = number_of(record.headers, ATTEMPTS) or 0 if tier else 0
-        seat.item = item
-        seat.since = began = self._clock()
+    async def _single(self, seat: Seat, shard: Shard) -> None:
+        """The next event of a partition, if its key is free; else it waits for it."""
+        item = Item(shard, shard.line.begin())
+        if not shard.line.waiting:
+            self._flow.ready.remove(shard)
+        if self._flow.lanes.enter(item.record.key, item):
+            await self._attempt(seat, item)
+
+    async def _several(self, seat: Seat, shard: Shard) -> None:
+        """Some events of one partition in a row: as `_attempt`, for the usual case, which is most.
+
+        What `_attempt` does for each event is done here once for all that went well, so that the
+        kit costs little more than a bare loop.
+        """
+        handle, ok, began = self._handle, 0, self._clock()
+        seat.shard, seat.flag = shard, False
+        plain = self._work.decode is None and shard.tier == 0
         try:
-            value = self._value(record.value)
-            await self._handle(Event(record, value, tier, before + item.failed + 1))
+            for record in self._row(seat, shard):
+                await handle(
+                    Event(record, record.value, 0, 1) if plain else self._event(shard, record, 0)
+                )
+                ok += 1
+        except BaseException as error:
+            if seat.record is None:
+                raise
+            took_s = (self._clock() - began) / (ok + 1)
+            self._ended_well(shard, None, ok, took_s * ok)
+            self._ended_badly(seat, Item(shard, seat.record), error, took_s, trial=False)
+        else:
+            seat.shard = None
             if seat.ordered is not None:
                 self._countermand(seat)
+            took_s = self._clock() - began
+            # Of one, whoever watches is told; where nobody does, rows are as long as a turn.
+            self._ended_well(shard, seat.record if self._watched else None, ok, took_s)
+            fits = ok * LONGEST_TURN_S / (took_s + 1e-9)
+            seat.row = 1 if self._watched else max(1, min(MOST_IN_A_ROW, int(fits)))
+        if self._flow.ready and self._flow.ready[0] is shard:
+            self._flow.ready.rotate(-1)
+
+    def _row(self, seat: Seat, shard: Shard) -> Iterator[Record]:
+        """The next events of a partition whose keys are free.
+
+        Asking for the next one says that the one before went well.
+        """
+        seat.record = None
+        flow, waiting, begun = self._flow, shard.line.waiting, shard.line.begun
+        busy = flow.lanes.busy
+        for _ in range(seat.row):
+            if seat.flag or not waiting:
+                return
+            record = waiting.popleft()
+            if not waiting:
+                flow.ready.remove(shard)
+            begun.add(record.offset)
+            key = record.key
+            if key is not None:
+                if key in busy:
+                    flow.lanes.enter(key, Item(shard, record))
+                    continue
+                busy[key] = None
+            seat.record = record
+            yield record
+            begun.discard(record.offset)
+            if key is not None and (behind := busy.pop(key)) is not None:
+                busy[key] = behind
+                flow.lanes.leave(key)
+
+    async def _attempt(self, seat: Seat, item: Item) -> None:
+        """Try one event once; its key is its own."""
+        brake, shard, record = self._brake, item.shard, item.record
+        trial = brake.engaged and brake.start()
+        seat.shard, seat.record = shard, record
+        began = self._clock()
+        try:
+            await self._handle(self._event(shard, record, item.failed))
         except BaseException as error:  # noqa: BLE001 - what isn't the handler's is raised again
-            seat.item = None
-            ended = self._clock()
-            fault = self._fault(seat, error)
-            if fault is None:
-                brake.unsaid(trial=trial)
-                flow.lanes.free(key)
-            else:
-                self._failed(key, item, fault, ended - began, ended, trial=trial)
+            self._ended_badly(seat, item, error, self._clock() - began, trial=trial)
         else:
-            seat.item = None
-            ended = self._clock()
-            flow.window.handled(ended - began)
-            flow.time(ended - began)
-            if flow.braked or trial:
-                self._release()
-            else:
-                brake.succeeded()
-            self._end(item, Outcome.HANDLED)
-            flow.settle(item)
-            flow.lanes.free(key)
-        if not shard.live:
-            flow.progress.set()
+            seat.shard = None
+            if seat.ordered is not None:
+                self._countermand(seat)
+            self._flow.settle(shard, record.offset)
+            self._flow.lanes.leave(record.key)
+            self._ended_well(shard, record, 1, self._clock() - began)
         if trial:
             self.kick()
-        return ended
 
-    def _value(self, value: bytes | None) -> Any:
-        """What the handler is given. A tombstone has nothing to decode. Raises Undecodable."""
+    def _event(self, shard: Shard, record: Record, failed: int) -> Event[Any]:
+        """What the handler is given. Raises Undecodable."""
+        value: Any = record.value
         decode = self._work.decode
-        if decode is None or value is None:
-            return value
-        try:
-            return decode(value)
-        except Exception as error:
-            raise Undecodable(f"{type(error).__name__}: {error}") from error
+        if decode is not None and value is not None:
+            try:
+                value = decode(value)
+            except Exception as error:
+                raise Undecodable(f"{type(error).__name__}: {error}") from error
+        before = number_of(record.headers, ATTEMPTS) or 0 if shard.tier else 0
+        return Event(record, value, shard.tier, before + failed + 1)
 
     async def _handle_fully(self, event: Event[Any]) -> None:
         """With the ledger and the hooks. Raises Known for an event that needs no handling."""
@@ -221,11 +330,55 @@ class Workers:
         mark = ledger.mark(event)
         if (verdict := await ledger.look(mark)) is not Verdict.NEW:
             raise Known(verdict)
-        event.begin_with(lambda: ledger.transaction(mark))
+        event.begin_with(mark.identity, lambda: ledger.transaction(mark))
         with around:
             await work.handler(event)
         if not event.marked:
             ledger.note(mark)
+
+    # What becomes of an event.
+
+    def _ended_well(self, shard: Shard, record: Record | None, count: int, took_s: float) -> None:
+        """So many events of a partition were handled, the last of them this one."""
+        flow = self._flow
+        if not shard.live:
+            flow.progress.set()
+        if not count:
+            return
+        flow.window.handled(count, took_s)
+        shard.counts[Outcome.HANDLED] += count
+        if self._brake.row:
+            self._release()
+        if record is not None:
+            flow.time(took_s)
+            if self._work.hooks.ended is not None:
+                self._work.hooks.ended(record, Outcome.HANDLED, None)
+
+    def _ended_badly(
+        self, seat: Seat, item: Item, error: BaseException, took_s: float, *, trial: bool
+    ) -> None:
+        """An event was not handled. Raises what is not the handler's."""
+        flow = self._flow
+        seat.shard = None
+        if not item.shard.live:
+            flow.progress.set()
+        fault = self._fault(seat, error)
+        if fault is None:
+            self._brake.unsaid(trial=trial)
+            flow.lanes.leave(item.record.key)
+        elif isinstance(fault, Known):
+            self._brake.unsaid(trial=trial)
+            flow.window.settled()
+            flow.settle(item.shard, item.record.offset)
+            flow.lanes.leave(item.record.key)
+            self._tell(item, _DROPPED[fault.verdict], None)
+        elif isinstance(fault, self._permanent):
+            item.failed += 1
+            self._brake.unsaid(trial=trial)
+            self._move(item, Dead(PERMANENT), fault)
+        else:
+            item.failed += 1
+            self._missed(item, fault, took_s, trial=trial)
 
     def _fault(self, seat: Seat, error: BaseException) -> Exception | None:
         """What the event failed of; None: of nothing that is its own. Raises what isn't ours."""
@@ -252,67 +405,48 @@ class Workers:
         if seat.task is not None:
             seat.task.uncancel()
 
-    def _failed(
-        self,
-        key: Hashable | None,
-        item: Item,
-        error: Exception,
-        took_s: float,
-        now: float,
-        *,
-        trial: bool,
-    ) -> None:
-        """Decide what becomes of an event that was not handled."""
-        flow, brake, work = self._flow, self._brake, self._work
-        if isinstance(error, Known):
-            brake.unsaid(trial=trial)
-            flow.window.settled()
-            self._end(item, _DROPPED[error.verdict])
-            flow.settle(item)
-            flow.lanes.free(key)
-            return
-        item.failed += 1
-        if isinstance(error, (Permanent, Undecodable, Unidentified, *work.permanent)):
-            brake.unsaid(trial=trial)
-            self._move(key, item, Dead(PERMANENT), error)
-            return
+    def _missed(self, item: Item, error: Exception, took_s: float, *, trial: bool) -> None:
+        """It failed in a way that may pass."""
+        flow, brake = self._flow, self._brake
         flow.window.missed(took_s)
         flow.time(took_s)
-        brake.failed(now, random.random(), trial=trial)  # noqa: S311 - spreads, guards nothing
+        draw = random.random()  # noqa: S311 - spreads, guards nothing
+        brake.failed(self._clock(), draw, trial=trial)
         flow.braked = brake.engaged
-        step = work.policy.after_transient(
+        step = self._work.policy.after_transient(
             failed=item.failed,
             tier=item.shard.tier,
             draw=random.random(),  # noqa: S311 - likewise
         )
-        if not isinstance(step, Again):
-            self._move(key, item, step, error)
-            return
-        self._end(item, Outcome.AGAIN, error)
-        asyncio.get_running_loop().call_later(step.pause_s, self._again, key, item)
+        if isinstance(step, Again):
+            self._tell(item, Outcome.AGAIN, error)
+            asyncio.get_running_loop().call_later(step.pause_s, self._again, item)
+        else:
+            self._move(item, step, error)
 
-    def _move(self, key: Hashable | None, item: Item, step: Later | Dead, error: Exception) -> None:
-        self._end(item, Outcome.DEAD if isinstance(step, Dead) else Outcome.LATER, error)
+    def _move(self, item: Item, step: Later | Dead, error: Exception) -> None:
+        self._tell(item, Outcome.DEAD if isinstance(step, Dead) else Outcome.LATER, error)
         if not item.shard.gone:
             self._mover.move(item, step, error)
-        self._flow.lanes.free(key)
+        self._flow.lanes.leave(item.record.key)
 
-    def _again(self, key: Hashable | None, item: Item) -> None:
+    def _again(self, item: Item) -> None:
         """Its pause is over."""
         if item.shard.live:
-            self._flow.lanes.again(key, item)
+            self._flow.lanes.again(item.record.key, item)
         else:
-            self._flow.lanes.free(key)
+            self._flow.lanes.leave(item.record.key)
         self.kick()
 
     def _release(self) -> None:
         """Something succeeded: everybody may go on."""
         self._brake.succeeded()
-        self._flow.braked = False
-        self._flow.room.set()
-        self.kick()
+        if self._flow.braked:
+            self._flow.braked = False
+            self._flow.room.set()
+            self.kick()
 
-    def _end(self, item: Item, outcome: Outcome, error: BaseException | None = None) -> None:
+    def _tell(self, item: Item, outcome: Outcome, error: BaseException | None) -> None:
         item.shard.counts[outcome] += 1
         if self._work.hooks.ended is not None:
             self._work.hooks.ended(item.record, outcome, error)

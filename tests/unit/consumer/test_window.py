@@ -8,8 +8,8 @@ from sidecar.consumer.window import Window
 
 def test_an_interval_has_counts_a_rate_and_a_mean_latency() -> None:
     window = Window(since=100.0)
-    window.handled(0.010)
-    window.handled(0.030)
+    window.handled(1, 0.010)
+    window.handled(1, 0.030)
     window.missed(0.020)
     window.settled()
     interval = window.close(102.0)
@@ -36,7 +36,7 @@ def test_every_event_is_reported_once_whatever_reports_fail(steps: list[str]) ->
         now += 1.0
         match step:
             case "handled":
-                window.handled(0.5)
+                window.handled(1, 0.5)
                 done += 1
             case "missed":
                 window.missed(0.5)
