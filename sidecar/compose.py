@@ -26,6 +26,7 @@ from sidecar.core.signal_settings import (
     Lag,
     Local,
     Missing,
+    Shed,
     SignalSettings,
     Slow,
     Stalled,
@@ -62,6 +63,7 @@ def _policy(breaker: Breaker) -> Policy:
         evaluation_interval_s=breaker.evaluation_interval_s,
         failure_threshold=threshold,
         auto=auto,
+        shed=_made(Shed, breaker.shed),
         report_interval_s=breaker.report_interval_s,
         report_gc_s=breaker.report_gc_s,
         open_duration_s=breaker.open_duration_s,
@@ -80,6 +82,11 @@ def _policy(breaker: Breaker) -> Policy:
     )
 
 
+def _made(kind: type[T], given: msgspec.Struct | None) -> T | None:
+    """The same fields by the same names; None stays None."""
+    return None if given is None else kind(**msgspec.structs.asdict(given))
+
+
 def _threshold(breaker: Breaker) -> tuple[int, AutoThreshold | None]:
     """The number of failures, of the beginning where it is learned, and how it is."""
     if breaker.failure_threshold != "auto":
@@ -89,19 +96,14 @@ def _threshold(breaker: Breaker) -> tuple[int, AutoThreshold | None]:
 
 
 def _signals(signals: model.Signals) -> SignalSettings:
-    """The same fields by the same names."""
-
-    def made(kind: type[T], given: msgspec.Struct | None) -> T | None:
-        return None if given is None else kind(**msgspec.structs.asdict(given))
-
     return SignalSettings(
         failures=Hold(for_s=signals.failures.for_s, quorum=signals.failures.quorum),
-        failure_ratio=made(FailureRatio, signals.failure_ratio),
-        slow=made(Slow, signals.slow),
-        stalled=made(Stalled, signals.stalled),
-        missing=made(Missing, signals.missing),
+        failure_ratio=_made(FailureRatio, signals.failure_ratio),
+        slow=_made(Slow, signals.slow),
+        stalled=_made(Stalled, signals.stalled),
+        missing=_made(Missing, signals.missing),
         delivery=_delivery(signals.delivery),
-        lag=made(Lag, signals.lag),
+        lag=_made(Lag, signals.lag),
     )
 
 

@@ -163,6 +163,17 @@ AUTO_THRESHOLD = Section(
         Key("deviations", count(2, 20)),
     ),
 )
+SHED = Section(
+    "shed",
+    model.Shed,
+    (
+        _timer("start", duration(TIMER_LEAST_S, DAY_S)),
+        _timer("full", duration(TIMER_LEAST_S, DAY_S)),
+        Key("least", kinds.RATIO),
+        Key("minimum", count(1, _COUNT_MAX)),
+    ),
+    optional=True,
+)
 _FOR = _timer("for", duration(0.0, DAY_S))
 _QUORUM = Key("quorum", count(1, 100_000))
 _WINDOW = _timer("window", duration(1.0, 3600.0))
@@ -258,6 +269,7 @@ BREAKER = Section(
         _timer("open_duration", duration(TIMER_LEAST_S)),
         _timer("max_open_duration", duration(TIMER_LEAST_S)),
         HALF_OPEN,
+        SHED,
         Key("on_unknown", choice("hold", "healthy")),
         Key("foreign_writes", choice("adopt", "reassert")),
         Key("deny_status", kinds.number_of(401, 403, 429, 503)),

@@ -1,5 +1,6 @@
 """What is legal and unwise: one sentence each, for `check` and for the log at the start."""
 
+import math
 import stat
 from collections.abc import Iterator
 from itertools import combinations
@@ -13,6 +14,8 @@ from sidecar.config.units import format_duration as dur
 _FEW = 3  # reporters that any flow of some size has
 _SLOW_TAKEOVER_S = 60.0
 _COMMIT_S = 5.0  # Kafka's own auto.commit.interval.ms
+_SETTLES = 3.0
+"""Times ln(1/least) report intervals: over a shorter range, what `shed` admits may swing."""
 
 
 def warnings(config: Config) -> list[str]:
@@ -134,6 +137,7 @@ def _breaker(breaker: Breaker) -> Iterator[str]:
         yield f"{at}.half_open.initial: 1 sends all traffic at once to what has just failed"
     if breaker.signals.delivery is not None and breaker.signals.delivery.local is not None:
         yield from _local(f"{at}.signals.delivery", breaker.signals.delivery)
+    yield from _shed(breaker)
     if breaker.on_unknown == "healthy":
         yield f"{at}.on_unknown: healthy closes a breaker on silence, dead consumers included"
 
@@ -153,6 +157,21 @@ def _lag(breaker: Breaker) -> Iterator[str]:
             f"breakers.{breaker.name}.signals.lag.window: {dur(lag.window_s)} is less than three"
             f" times the {dur(_COMMIT_S)} that consumers leave between two commits by default;"
             " a group may look stalled between them"
+        )
+
+
+def _shed(breaker: Breaker) -> Iterator[str]:
+    """A range that is short for how late the consumers' word comes makes the share swing."""
+    shed = breaker.shed
+    if shed is None:
+        return
+    needed_s = -math.log(shed.least) * _SETTLES * breaker.report_interval_s
+    if shed.full_s - shed.start_s < needed_s:
+        yield (
+            f"breakers.{breaker.name}.shed: from start ({dur(shed.start_s)}) to full"
+            f" ({dur(shed.full_s)}) is short for report_interval"
+            f" ({dur(breaker.report_interval_s)}), and the share may swing; leave"
+            f" {dur(float(math.ceil(needed_s)))} between the two"
         )
 
 

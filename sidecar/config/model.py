@@ -105,6 +105,15 @@ class AutoThreshold(msgspec.Struct, frozen=True):
     deviations: int = 6
 
 
+class Shed(msgspec.Struct, frozen=True):
+    """A closed breaker admits less while a message would wait longer than `start`."""
+
+    start_s: float = 10.0
+    full_s: float = 60.0
+    least: float = 0.05
+    minimum: int = 100
+
+
 # Defaults are left out of a breaker's hash, so that a version with one more signal agrees with one
 # that doesn't know it, as long as nobody uses it.
 class Failures(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -210,6 +219,7 @@ class Breaker(msgspec.Struct, frozen=True):
     open_duration_s: float = 30.0
     max_open_duration_s: float = 300.0
     half_open: HalfOpen = HalfOpen()
+    shed: Shed | None = None
     on_unknown: Literal["hold", "healthy"] = "hold"
     foreign_writes: Literal["adopt", "reassert"] = "adopt"
     deny_status: Literal[401, 403, 429, 503] = 503
@@ -326,6 +336,8 @@ def policy_hash(breaker: Breaker) -> str:
         del policy["auto_threshold"]  # without effect, and unknown to older versions
     if breaker.signals.delivery is not None:
         policy["signals"]["delivery"].pop("local", None)
+    if breaker.shed is None:
+        del policy["shed"]
     if breaker.signals.failures == Failures():
         policy["signals"].pop("failures", None)
     return hashlib.sha256(msgspec.json.encode(policy, order="sorted")).hexdigest()[:16]

@@ -11,6 +11,8 @@ from sidecar.config.model import Breaker, Config, Kafka, Publish, Tls
 from sidecar.config.units import format_duration as dur
 from sidecar.config.units import format_size
 
+_LEAST_SHARE = 0.001
+
 
 class Clash(msgspec.Struct, frozen=True):
     """A rule that is broken; it is told at the first of the paths that somebody wrote."""
@@ -32,6 +34,7 @@ def clashes(config: Config) -> Iterator[Clash]:
         yield from _times(breaker)
         yield from _prefixes(config, breaker)
         yield from _auto(breaker)
+        yield from _shed(breaker)
         yield from _signals(breaker)
         yield from _lag(config, breaker)
 
@@ -195,6 +198,26 @@ def _auto(breaker: Breaker) -> Iterator[Clash]:
             ((*at, "history"), ("breakers", breaker.name, "report_interval")),
             f"history ({dur(auto.history_s)}) holds fewer than 60 report_interval",
             f"set it to {dur(least_s)} or more",
+        )
+
+
+def _shed(breaker: Breaker) -> Iterator[Clash]:
+    """There must be a way from start to full, and something left to be admitted."""
+    shed, at = breaker.shed, ("breakers", breaker.name, "shed")
+    if shed is None:
+        return
+    if shed.start_s >= shed.full_s:
+        start, full = dur(shed.start_s), dur(shed.full_s)
+        yield Clash(
+            ((*at, "start"), (*at, "full")),
+            f"shed.start ({start}) is not shorter than shed.full ({full})",
+            f"set shed.full to {dur(6 * shed.start_s)}, or lower shed.start",
+        )
+    if not _LEAST_SHARE <= shed.least < 1:
+        yield Clash(
+            ((*at, "least"),),
+            f"is not between {_LEAST_SHARE} and 1",
+            "write what shall be admitted at the worst, such as 0.05",
         )
 
 

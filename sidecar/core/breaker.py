@@ -5,13 +5,15 @@ Invariants, asserted by the tests after every step:
 * every write's seq is one more than the highest seq known, and the epoch never falls;
 * nothing but healthy evidence closes a breaker (`on_unknown: healthy` is the operator's word for
   unknown evidence);
-* OPEN ends when its time is over, whatever the evidence; the ratio grows only on healthy evidence.
+* OPEN ends when its time is over, whatever the evidence; the ratio grows only on healthy evidence;
+* in CLOSED the ratio moves only with `shed` and on a known backlog, or back to all without it.
 """
 
 from __future__ import annotations
 
 import math
 
+from sidecar.core import shedding
 from sidecar.core.observe import Kind, Seen
 from sidecar.core.override import Standing
 from sidecar.core.signals import Judgement
@@ -73,8 +75,8 @@ def _automaton(
         return None
     unhealthy = judgement.verdict is Verdict.UNHEALTHY
     match own.automaton:
-        case State.CLOSED if unhealthy:
-            return write.opened(1)
+        case State.CLOSED:
+            return write.opened(1) if unhealthy else _shed(write, seen, own, judgement, now)
         case State.OPEN if now >= seen.open_until:
             return write.half_opened()
         case State.HALF_OPEN if unhealthy:
@@ -97,6 +99,14 @@ def _ramp(write: Writer, seen: Seen, own: Record, policy: Policy, now: float) ->
         return write.refreshed()
     ratio = next_ratio(own.automaton_ratio, policy)
     return write.closed() if ratio >= FULL_RATIO else write.stepped(ratio)
+
+
+def _shed(write: Writer, seen: Seen, own: Record, judgement: Judgement, now: float) -> Move | None:
+    policy = write.policy
+    if now - seen.step_since < shedding.gap(policy):
+        return write.refreshed()
+    ratio = shedding.next_share(own.automaton_ratio, judgement.wait, policy.shed)
+    return write.refreshed() if ratio is None else write.shed(ratio)
 
 
 def step_gap(policy: Policy) -> float:
@@ -127,7 +137,7 @@ def due_at(seen: Seen, policy: Policy) -> float | None:
         case State.HALF_OPEN:
             return min(seen.step_since + step_gap(policy), seen.since + policy.half_open_max_s)
         case State.CLOSED:
-            return None
+            return seen.step_since + shedding.gap(policy) if policy.shed is not None else None
 
 
 def new_epoch(lock_index: int, highest: int) -> int:

@@ -10,6 +10,7 @@ from sidecar.core.breaker import step_gap
 from sidecar.core.local_gate import Held, Stand
 from sidecar.core.observe import Seen, nominal_ratio
 from sidecar.core.override import Mode, Override, Standing
+from sidecar.core.shedding import gap
 from sidecar.core.types import Policy, Reason, Record, State
 
 FORCED_RETRY_S = 60.0
@@ -254,7 +255,8 @@ def _retry_from(seen: Seen, policy: Policy) -> float | None:
         case State.HALF_OPEN:
             return seen.step_since + step_gap(policy)
         case State.CLOSED:
-            return None
+            sheds = seen.record.automaton_ratio < 1.0
+            return seen.step_since + gap(policy) if sheds else None
 
 
 def _shadowed(decision: Decision) -> Decision:

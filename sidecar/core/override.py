@@ -178,8 +178,10 @@ def in_force(automaton: State, policy: Policy, mode: Mode | None) -> State:
             return State.CLOSED if policy.shadow else automaton
 
 
-def ratio_in_force(record: Record, state: State) -> float:
+def ratio_in_force(record: Record, state: State, policy: Policy, mode: Mode | None) -> float:
     """The share that goes with the state in force over a record."""
+    if state is State.CLOSED and (policy.shadow or mode is not None):
+        return 1.0  # whoever says closed means all, whatever would be shed
     if state is record.automaton:
         return record.automaton_ratio
     return 0.0 if state is State.OPEN else 1.0

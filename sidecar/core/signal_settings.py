@@ -122,3 +122,16 @@ class AutoThreshold:
     """How far back the normal reaches."""
     deviations: int = 6
     """By how many standard deviations of the normal it must be exceeded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shed:
+    """How a closed breaker admits less while its consumers are behind."""
+
+    start_s: float = 10.0
+    """Up to this wait everything is admitted."""
+    full_s: float = 60.0
+    """From this wait on as little as `least`."""
+    least: float = 0.05
+    minimum: int = 100
+    """Fewer messages behind are noise."""

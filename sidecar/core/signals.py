@@ -13,6 +13,7 @@ from sidecar.core.normal import Bound, Normal, bound
 from sidecar.core.observe import Seen
 from sidecar.core.reports import Tally
 from sidecar.core.rules import Signal, count, half_open_ratio, quorum
+from sidecar.core.shedding import Wait, waiting
 from sidecar.core.signal_settings import Hold
 from sidecar.core.types import Evidence, Policy, Verdict
 
@@ -49,6 +50,8 @@ class Judgement:
     index: int = 0
     """How far the reports have been read."""
     memory: Memory = field(default_factory=Memory)
+    wait: Wait | None = None
+    """How far the consumers are behind, for `shed`; None: it isn't known, or nothing is shed."""
     due: float = math.inf
     """When time alone may change it (monotonic)."""
 
@@ -105,8 +108,16 @@ def judge(
         known=tally.fresh,
         index=tally.index,
         memory=Memory(since, idle_since, lag_memory),
+        wait=_wait(tally, lag, policy, now),
         due=_due(policy, seen, since, idle_since, now),
     )
+
+
+def _wait(tally: Tally, lag: LagBook | None, policy: Policy, now: float) -> Wait | None:
+    """How far the consumers are behind: by Kafka's word where it is asked, else by their own."""
+    if policy.shed is None:
+        return None
+    return waiting(lag.backlog(now) if lag is not None else None, tally, policy.shed)
 
 
 def _words(

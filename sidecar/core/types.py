@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sidecar.core.signal_settings import AutoThreshold, Local, SignalSettings
+from sidecar.core.signal_settings import AutoThreshold, Local, Shed, SignalSettings
 
 SCHEMA = 1
 """The version of the state record that this code writes. A higher one is followed, not written."""
@@ -60,6 +60,8 @@ class Reason(enum.StrEnum):
     """The open time was over."""
     RECOVERED = "recovered"
     """The ramp was walked to its end on healthy evidence."""
+    SHED = "shed"
+    """Closed, and the consumers are behind: it admits a share until they have caught up."""
     FOREIGN = "foreign"
     """Somebody else wrote the state and it was adopted."""
     REASSERTED = "reasserted"
@@ -222,10 +224,13 @@ class Policy:
     auto: AutoThreshold | None = None
     """The threshold is learned; `failure_threshold` holds until enough is known. None: it isn't."""
 
+    shed: Shed | None = None
+    """A closed breaker admits less while consumers are behind. None: it admits all."""
+
     @property
     def plain(self) -> bool:
         """Sums over the reports are enough; nothing looks at single ones."""
-        return self.signals.plain and self.auto is None
+        return self.signals.plain and self.auto is None and self.shed is None
 
     @property
     def fresh_for_s(self) -> float:

@@ -60,7 +60,7 @@ def override(item: Item) -> Item | None:
 def state(item: Item) -> str:
     """The state in force, with the share where that says more; a forced one says so itself."""
     said, ratio = str(item.get("state")), number(item.get("admit_ratio"))
-    if said == "HALF_OPEN" and ratio is not None:
+    if ratio is not None and (said == "HALF_OPEN" or (said == "CLOSED" and ratio < 1)):
         said = f"{said} {ratio:.0%}"
     return f"{said} (FORCED)" if override(item) is not None else said
 

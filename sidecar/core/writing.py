@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from sidecar.core import shedding
 from sidecar.core.errors import IllegalTransition
 from sidecar.core.observe import Seen, nominal_ratio
 from sidecar.core.override import (
@@ -83,7 +84,13 @@ class Writer:
             f"healthy to the end of the ramp: {self.judgement.detail}{held}",
             open_count=0,
             extra={"index": self.seen.floor_index},
+            ratio=self._closing_ratio(),
         )
+
+    def _closing_ratio(self) -> float:
+        """All, or what `shed` would make of the backlog: to admit all first would be a swing."""
+        shed, wait = self.policy.shed, self.judgement.wait
+        return 1.0 if shed is None or wait is None else shedding.share(shedding.aim(wait, shed))
 
     def stepped(self, ratio: float) -> Move:
         """One step up: a new seq, but no transition and no new `last_changed`."""
@@ -94,6 +101,21 @@ class Writer:
             detail=self.judgement.detail,
             evidence=self._carried(own),
         )
+        return Move(self._signed(record), None)
+
+    def shed(self, ratio: float) -> Move:
+        """CLOSED admits another share: a ratio step like those of the ramp."""
+        own, wait = self._own(), self.judgement.wait
+        evidence: dict[str, Scalar] = {
+            "known": own.evidence.get("known", 0),
+            "index": self.seen.floor_index,
+        }
+        said = "nothing is shed any more" if wait is None else f"{shedding.said(wait)}: "
+        if wait is not None:
+            said += "all is admitted" if ratio >= 1.0 else f"{ratio:.0%} is admitted"
+            evidence = {**wait.evidence, **evidence}
+        reason = Reason.RECOVERED if ratio >= 1.0 else Reason.SHED
+        record = replace(own, automaton_ratio=ratio, reason=reason, detail=said, evidence=evidence)
         return Move(self._signed(record), None)
 
     @property
@@ -123,7 +145,10 @@ class Writer:
         """What is in force must fit mode and override, which may have changed; else nothing."""
         own = self._own()
         fitting = in_force(own.automaton, self.policy, self._mode)
+        ratio = ratio_in_force(own, fitting, self.policy, self._mode)
         same = own.current_state is fitting and own.override == self._mode
+        # An order, or shadow, over a closed breaker that sheds changes nothing but the share.
+        same = same and (own.automaton is not State.CLOSED or own.admit_ratio == ratio)
         if same and not self._ordered_anew:
             return None
         return Move(self._signed(own), None, refreshed=True)
@@ -201,6 +226,7 @@ class Writer:
         *,
         open_count: int,
         extra: Evidence | None = None,
+        ratio: float | None = None,
     ) -> Move:
         """A record in `state`, begun now, and its history entry unless the state stays."""
         before = self.seen.own.automaton if self.seen.own is not None else self.last_known
@@ -214,7 +240,7 @@ class Writer:
             **(extra or {}),
         }
         open_for_s = open_time(open_count, self.policy) if state is State.OPEN else 0.0
-        ratio = nominal_ratio(state, self.policy)
+        ratio = nominal_ratio(state, self.policy) if ratio is None else ratio
         record = self._signed(
             Record(
                 current_state=state,
@@ -279,7 +305,7 @@ class Writer:
             override=mode,
             forced_at=self._forced_at(),
             current_state=state,
-            admit_ratio=ratio_in_force(record, state),
+            admit_ratio=ratio_in_force(record, state, self.policy, mode),
             seq=self.seen.high_seq + 1,
             epoch=max(self.author.epoch, self.seen.high_epoch),
             policy=self.policy.fingerprint,

@@ -132,6 +132,7 @@ def _policy(policy: Policy) -> dict[str, object]:
             "ramp": policy.ramp_s,
             "max": policy.half_open_max_s,
         },
+        "shed": _shed(policy),
         "on_unknown": "healthy" if policy.unknown_is_healthy else "hold",
         "foreign_writes": "reassert" if policy.reassert else "adopt",
         "deny_status": policy.deny_status,
@@ -148,6 +149,18 @@ def _auto(policy: Policy) -> dict[str, object] | None:
         "cap": auto.cap,
         "history": auto.history_s,
         "deviations": auto.deviations,
+    }
+
+
+def _shed(policy: Policy) -> dict[str, object] | None:
+    shed = policy.shed
+    if shed is None:
+        return None
+    return {
+        "start": shed.start_s,
+        "full": shed.full_s,
+        "least": shed.least,
+        "minimum": shed.minimum,
     }
 
 

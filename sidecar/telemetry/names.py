@@ -397,7 +397,7 @@ REQUEST_FAILED = Event("request_failed", "A request met a defect and was answere
 
 # --- the breaker -----------------------------------------------------------------------------
 TRANSITION = Event("transition", "A breaker changed its state, with reason and evidence.")
-STEP = Event("ratio_step", "A half-open breaker admits more.")
+STEP = Event("ratio_step", "A breaker admits another share, without a transition.")
 DECISION = Event("decision", "What is in force here differs from before without a transition.")
 CREATED = Event("state_created", "No state record was there, and one was written.")
 FOREIGN_WRITE = Event("foreign_write", "Something other than a sidecar wrote the state.")

@@ -35,11 +35,13 @@ async def test_a_transition_changes_the_decision_without_a_question(
     assert sidecar.asked == 0
 
 
-async def test_half_open_admits_its_share(sidecar: FakeSidecar, follow: Follow) -> None:
-    sidecar.breakers = [breaker(state="HALF_OPEN")]
+@pytest.mark.parametrize("state", ["HALF_OPEN", "CLOSED"])
+async def test_a_share_is_admitted(sidecar: FakeSidecar, follow: Follow, state: str) -> None:
+    """Also of a closed breaker, which sheds."""
+    sidecar.breakers = [breaker(state=state, admit_ratio=0.05)]
     client = (await follow()).client
     assert abs(sum(client.allowed() for _ in range(1000)) - 50) <= 1
-    await sidecar.change(breaker(state="HALF_OPEN", admit_ratio=0.4, seq=2))
+    await sidecar.change(breaker(state=state, admit_ratio=0.4, seq=2))
     await poll_until(lambda: client.known is not None and client.known.seq == 2, SOON_S, "a step")
     assert abs(sum(client.allowed() for _ in range(1000)) - 400) <= 1
 

@@ -127,6 +127,22 @@ TABLE = [
         "a prefix of their own",
     ),
     (
+        breaker("shed: {start: 60s}"),
+        "breakers.a.shed.start",
+        3,
+        "60s",
+        "not shorter than shed.full (1m)",
+        "set shed.full to 6m",
+    ),
+    (
+        breaker("shed: {least: 1}"),
+        "breakers.a.shed.least",
+        3,
+        "1",
+        "not between 0.001 and 1",
+        "such as 0.05",
+    ),
+    (
         breaker("failure_threshold: automatic"),
         "breakers.a.failure_threshold",
         3,

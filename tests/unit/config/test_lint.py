@@ -40,6 +40,8 @@ LAG = """\
             "breakers: {a: {failure_threshold: auto, auto_threshold: {floor: 1}}}",
             "breakers.a.auto_threshold.floor",
         ),
+        ("breakers: {a: {shed: {full: 50s}}}", "breakers.a.shed"),
+        ("breakers: {a: {report_interval: 6s, shed: {}}}", "breakers.a.shed"),
         ("breakers: {a: {evaluation_interval: 1s}}", "breakers.a.report_interval"),
         ("breakers: {a: {open_duration: 4s}}", "breakers.a.open_duration"),
         ("breakers: {a: {half_open: {ramp: 1s, max: 4s}}}", "breakers.a.half_open.max"),

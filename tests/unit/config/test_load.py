@@ -16,6 +16,7 @@ from sidecar.config.model import (
     HalfOpen,
     Listen,
     Local,
+    Shed,
     Signals,
     default_breaker,
     policy_hash,
@@ -303,6 +304,7 @@ def test_a_setting_without_effect_is_not_in_the_hash() -> None:
     assert len({policy_hash(Breaker(auto_threshold=auto)) for auto in caps}) == 1
     learned = {policy_hash(Breaker(failure_threshold="auto", auto_threshold=a)) for a in caps}
     assert len(learned) == 2
+    assert len({policy_hash(Breaker(shed=shed)) for shed in (None, Shed(), Shed(least=0.1))}) == 3
 
 
 @pytest.mark.parametrize("text", ["auto", "17"])

@@ -19,6 +19,7 @@ from sidecar.config.model import (
     Missing,
     Publish,
     PublishTopic,
+    Shed,
     Signals,
     Slow,
     Stalled,
@@ -49,7 +50,8 @@ def test_every_key_and_its_default_is_told() -> None:
         lag=Lag(),
     )
     config = Config(
-        breakers={"default": Breaker(signals=every)}, publish=Publish(topics={"*": PublishTopic()})
+        breakers={"default": Breaker(signals=every, shed=Shed())},
+        publish=Publish(topics={"*": PublishTopic()}),
     )
     shown = dict(leaves(yaml.safe_load(show(config))))
     told = {

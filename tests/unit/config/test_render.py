@@ -46,7 +46,7 @@ def test_every_field_of_the_model_is_shown() -> None:
     assert set(tree) == names(Config, "publish")
     assert set(tree["listen"]) == names(Listen)
     assert set(tree["consul"]) == names(Consul)
-    assert set(tree["breakers"]["default"]) == names(Breaker, "name")
+    assert set(tree["breakers"]["default"]) == names(Breaker, "name", "shed")
     assert set(tree["breakers"]["default"]["half_open"]) == names(HalfOpen)
 
 

@@ -45,15 +45,20 @@ def parse(value: bytes) -> Report | BadReport:
     try:
         raw = json.loads(value)
         return Report(
-            timestamp_at=raw["at"], rate_ok=raw["ok"] / 5, count_fail=raw["fail"], interval_s=5.0
+            timestamp_at=raw["at"],
+            rate_ok=raw["ok"] / 5,
+            count_fail=raw["fail"],
+            interval_s=5.0,
+            lag=raw.get("lag"),
         )
     except (ValueError, KeyError, TypeError) as fault:
         return BadReport(str(fault))
 
 
-def body(at: float, *, fail: float = 0, ok: float = 0) -> bytes:
+def body(at: float, *, fail: float = 0, ok: float = 0, lag: float | None = None) -> bytes:
     """A report of one interval of 5 s."""
-    return json.dumps({"at": at, "ok": ok, "fail": fail}).encode()
+    behind = {} if lag is None else {"lag": lag}
+    return json.dumps({"at": at, "ok": ok, "fail": fail, **behind}).encode()
 
 
 def says(verdict: Verdict, *, known: int = 3, index: int = 0) -> Judgement:
@@ -328,10 +333,16 @@ class Story:
     def another(self, name: str = "b", *, boot: float = 5000.0) -> Sidecar:
         return Sidecar(name, self.store, self.time, self.policy, boot=boot)
 
-    def post(self, instance: str = "c-1", *, fail: float = 0, ok: float = 0) -> None:
-        self.store.put_report(
-            instance, body(WALL_AT + self.time.t + self.store.index / 1e6, fail=fail, ok=ok)
-        )
+    def post(
+        self,
+        instance: str = "c-1",
+        *,
+        fail: float = 0,
+        ok: float = 0,
+        lag: float | None = None,
+    ) -> None:
+        at = WALL_AT + self.time.t + self.store.index / 1e6
+        self.store.put_report(instance, body(at, fail=fail, ok=ok, lag=lag))
 
     def after(self, seconds: float) -> None:
         self.time.t += seconds

@@ -10,7 +10,7 @@ import pytest
 from sidecar.core.decision import Contact, Decision, OnLoss, decide, poll_wait, stale_after
 from sidecar.core.local_gate import Held, Stand
 from sidecar.core.observe import Seen, observe
-from sidecar.core.override import Mode, observe_override, placed
+from sidecar.core.override import Mode, Standing, observe_override, placed
 from sidecar.core.types import Foreign, Policy, Reason, Record, State
 from tests.unit.core.kit import POLICY, WALL_AT
 
@@ -255,3 +255,58 @@ def test_shadow_and_an_override_beat_our_own_gate() -> None:
         forced = narrowed(seen(State.CLOSED), SHUT, standing=standing)
         assert (forced.reason, forced.admit_ratio) == (Reason.FORCED, ratio)
         assert forced.shadow_ratio == (0.0 if mode is Mode.SHADOW else 1.0)
+
+
+# --- a closed breaker that sheds -----------------------------------------------------------------
+
+
+def sheds(**changes: object) -> Seen:
+    shares = {"admit_ratio": 0.4, "automaton_ratio": 0.4, "reason": "shed"}
+    return seen(State.CLOSED, **(shares | changes))
+
+
+def test_a_share_in_closed_is_obeyed_with_a_time_to_come_back() -> None:
+    decision = at(2.0, sheds())
+    assert (decision.state, decision.admit_ratio, decision.reason) == (State.CLOSED, 0.4, "shed")
+    assert decision.retry_after(2.0) == 3  # the next step is due at 5 s
+    assert decision.retry_after(100.0) == 1
+    assert at(2.0, seen(State.CLOSED)).retry_from is None
+
+
+@pytest.mark.parametrize(
+    ("on_loss", "state", "ratio"),
+    [
+        (OnLoss.KEEP, State.CLOSED, 0.4),
+        (OnLoss.ALLOW, State.CLOSED, 1.0),
+        (OnLoss.DENY, State.OPEN, 0.0),
+    ],
+)
+def test_a_loss_keeps_the_share_or_overrules_it(
+    on_loss: OnLoss, state: State, ratio: float
+) -> None:
+    decision = at(60.0, sheds(), contact(0.0, on_loss))
+    assert (decision.state, decision.admit_ratio, decision.lost) == (state, ratio, True)
+
+
+def test_shadow_admits_all_and_knows_what_would_be_shed() -> None:
+    policy = replace(POLICY, shadow=True)
+    decision = at(2.0, sheds(admit_ratio=1.0), policy=policy)
+    assert (decision.admit_ratio, decision.shadow_ratio) == (1.0, 0.4)
+
+
+def test_an_order_overrules_it_and_its_end_brings_it_back() -> None:
+    order = placed(Mode.CLOSED, ttl_s=30.0, reason="", author="ann", wall_at=WALL_AT)
+    standing = Standing(order, 12, ends=30.0)
+    state = sheds(admit_ratio=1.0, override="closed")
+    held, over = (
+        decide(state, contact(now), None, POLICY, share=0.0, now=now, standing=standing)
+        for now in (5.0, 31.0)
+    )
+    assert (held.state, held.admit_ratio) == (State.CLOSED, 1.0)
+    assert (over.state, over.admit_ratio) == (State.CLOSED, 0.4)
+
+
+def test_our_own_gate_and_the_share_in_closed_take_the_less() -> None:
+    assert narrowed(sheds(), TRIAL).admit_ratio == 0.05
+    assert narrowed(sheds(automaton_ratio=0.01, admit_ratio=0.01), TRIAL).admit_ratio == 0.01
+    assert narrowed(sheds(), SHUT).admit_ratio == 0.0

@@ -7,7 +7,10 @@ others write the state, delete it, fill it with junk, or bring the store back fr
 The checks keep books of their own, from what really happened; they share no code with the rules:
 * only edges of the table are walked, each write has a cause, and seq has no gap;
 * the epoch never falls;
-* nothing but healthy evidence, of a quorum and newer than HALF_OPEN, moves the ratio or closes;
+* nothing but healthy evidence, of a quorum and newer than HALF_OPEN, moves its ratio or closes;
+* in CLOSED the ratio moves with `shed` alone: towards the backlog that the fresh reports tell of,
+  by a factor of two at most, no sooner than a report interval after the last step; and it is 1 in
+  any CLOSED that an order or shadow puts in force;
 * the same report never trips the breaker twice;
 * OPEN lasts its time on the evaluator's clock, then ends; ratio steps keep their gap;
 * of all calls exactly the ratios' sum is admitted;
@@ -35,6 +38,7 @@ from hypothesis.stateful import (
 from sidecar.core.admission import UNIT
 from sidecar.core.override import Mode, placed
 from sidecar.core.reports import Item
+from sidecar.core.signal_settings import Shed
 from sidecar.core.table import TABLE
 from sidecar.core.types import (
     Foreign,
@@ -62,6 +66,8 @@ REPORTERS = st.sampled_from(["c-1", "c-2", "c-3", "c-4"])
 JUMPS = st.sampled_from([-3600.0, 0.0, 3600.0])
 STATES = st.sampled_from(list(State))
 PAUSES = st.sampled_from([0.02, 0.5, 1.0, 3.75, 5.0, 15.0, 31.0, 61.0, 125.0])
+LAGS = st.sampled_from([None, None, 0, 90, 700, 2500, 20_000])
+SHED = Shed(start_s=10.0, full_s=60.0, least=0.05, minimum=100)
 A_WRITE_S = 0.005
 """No two records are of the same instant: that is how stays in a state are told apart."""
 SLACK_S = 0.002
@@ -113,8 +119,11 @@ class Fleet(RuleBasedStateMachine):
         reassert=st.booleans(),
         open_duration=st.sampled_from([1.0, 5.0, 30.0]),
         ramp=st.sampled_from([0.0, 8.0, 30.0]),
+        shed=st.sampled_from([None, SHED]),
     )
-    def begin(self, shadow: bool, reassert: bool, open_duration: float, ramp: float) -> None:
+    def begin(
+        self, shadow: bool, reassert: bool, open_duration: float, ramp: float, shed: Shed | None
+    ) -> None:
         self.time = Time()
         self.store = Store()
         self.policy = Policy(
@@ -126,6 +135,7 @@ class Fleet(RuleBasedStateMachine):
             max_open_duration_s=60.0,
             ramp_s=ramp,
             half_open_max_s=60.0,
+            shed=shed,
         )
         self.cars = [
             Sidecar(name, self.store, self.time, self.policy, boot=boot)
@@ -154,11 +164,16 @@ class Fleet(RuleBasedStateMachine):
     def time_passes(self, pause: float) -> None:
         self.time.t += pause
 
-    @rule(who=REPORTERS, fail=st.sampled_from([0, 0, 1, 7, 13, 25]), ok=st.sampled_from([0, 3, 80]))
-    def post(self, who: str, fail: int, ok: int) -> None:
+    @rule(
+        who=REPORTERS,
+        fail=st.sampled_from([0, 0, 1, 7, 13, 25]),
+        ok=st.sampled_from([0, 3, 80]),
+        lag=LAGS,
+    )
+    def post(self, who: str, fail: int, ok: int, lag: int | None = None) -> None:
         self.nonce += 1
         at = WALL_AT + self.time.t + self.reporter_jump.get(who, 0.0) + self.nonce / 1e4
-        self.store.put_report(who, body(at, fail=fail, ok=ok))
+        self.store.put_report(who, body(at, fail=fail, ok=ok, lag=lag))
 
     @rule(who=REPORTERS)
     def repeat(self, who: str) -> None:
@@ -302,13 +317,13 @@ class Fleet(RuleBasedStateMachine):
             self.time.t += max(0.0, car.seen.open_until - car.now)
             self.settle(i)
 
-    @rule(rounds=st.integers(1, 9))
-    def all_is_well(self, rounds: int) -> None:
+    @rule(rounds=st.integers(1, 9), lag=LAGS)
+    def all_is_well(self, rounds: int, lag: int | None) -> None:
         i = self.holder()
         for _ in range(rounds):
             self.time.t += max(self.policy.ramp_s / 8, 0.1)
             for who in ("c-1", "c-2", "c-3", "c-4"):
-                self.post(who, 0, 80)
+                self.post(who, 0, 80, lag)
             self.settle(i)
 
     @rule(i=CARS, jump=JUMPS)
@@ -524,13 +539,15 @@ class Fleet(RuleBasedStateMachine):
     def check_rewrite(self, i: int, own: Record, record: Record) -> None:
         """The same state, over a good record: a ratio step, or another mode, or order."""
         assert record.last_changed_at == own.last_changed_at
-        if record.automaton_ratio != own.automaton_ratio:
+        if own.automaton is State.CLOSED and record.automaton_ratio != own.automaton_ratio:
+            self.check_shed(i, own, record)
+        elif record.automaton_ratio != own.automaton_ratio:
             assert own.automaton is State.HALF_OPEN
             assert record.automaton_ratio > own.automaton_ratio
             self.check_growth(i, own, record, gap=True)
         else:
-            before = own.current_state, own.override, own.forced_at
-            after = record.current_state, record.override, record.forced_at
+            before = own.current_state, own.override, own.forced_at, own.admit_ratio
+            after = record.current_state, record.override, record.forced_at, record.admit_ratio
             assert after != before or record.override == "open", "a new order to be open"
 
     def fresh(self, i: int, *, after: int) -> list[Item]:
@@ -566,6 +583,29 @@ class Fleet(RuleBasedStateMachine):
             assert waited >= self.policy.ramp_s / 8 - SLACK_S
         assert record.open_count == (own.open_count if record.automaton is State.HALF_OPEN else 0)
 
+    def check_shed(self, i: int, own: Record, record: Record) -> None:
+        """A step in CLOSED: its reports say so, by their own lag and throughput."""
+        car, books = self.cars[i], self.books[i]
+        before, after = own.automaton_ratio, record.automaton_ratio
+        assert self.policy.shed is not None
+        assert before / 2 - 1e-6 <= after <= before * 2 + 1e-6
+        assert SHED.least <= after <= 1.0
+        floor = own.evidence["index"]
+        assert isinstance(floor, int)
+        bodies = [json.loads(item.value) for item in self.fresh(i, after=floor)]
+        lags = [said["lag"] for said in bodies if "lag" in said]
+        assert lags, "an unknown backlog moves nothing"
+        rate = sum(said["ok"] / 5 for said in bodies)
+        wait = sum(lags) / rate if rate else math.inf
+        wait = wait if sum(lags) >= SHED.minimum else 0.0
+        low, high = SHED.start_s, SHED.full_s
+        aimed = SHED.least ** min(1.0, max(0.0, (wait - low) / (high - low)))
+        assert (after < before) == (aimed < before), "towards what the backlog asks for"
+        assert min(before, aimed) - 1e-6 <= after <= max(before, aimed) + 1e-6
+        if not (self.restored and books.stay in books.guessed):
+            waited = car.now - books.ratios[books.stay, before]
+            assert waited >= self.policy.report_interval_s - SLACK_S
+
     def check_nothing_due(self, i: int, before: Stored | None) -> None:
         """Whoever may write and doesn't has no reason to."""
         car, books = self.cars[i], self.books[i]
@@ -575,6 +615,10 @@ class Fleet(RuleBasedStateMachine):
             assert car.now < books.first[self.stay] + before.open_for_s + SLACK_S
         assert before.current_state is self.in_force(i, before.automaton)
         assert before.override == self.mode(i)
+        if before.current_state is State.CLOSED and (before.override or self.policy.shadow):
+            assert before.admit_ratio == 1.0
+        elif before.current_state is before.automaton is State.CLOSED:
+            assert before.admit_ratio == before.automaton_ratio
 
     @invariant()
     def the_decision_obeys_the_override(self) -> None:

@@ -41,10 +41,28 @@ async def test_admits_and_rejects(
     assert int(rejected.headers["Content-Length"]) > 100
 
 
-async def test_of_a_thousand_concurrent_calls_exactly_the_share_is_admitted(
+async def test_closed_that_sheds_says_so_and_when_to_come_back(
     client: Client, board: Board, clock: Clock
 ) -> None:
-    enter(board, clock, "default", make_record(State.HALF_OPEN, 2, ratio=0.05))
+    enter(board, clock, "default", make_record(State.CLOSED, 2, ratio=0.5, reason="shed"))
+    answers = [await client.get("/allowed") for _ in range(4)]
+    assert sorted(answer.status for answer in answers) == [200, 200, 503, 503]
+    for answer in answers:
+        assert answer.headers["X-Breaker-State"] == "CLOSED"
+        assert answer.headers["X-Breaker-Reason"] == "shed"
+        assert (await answer.json())["admit_ratio"] == 0.5
+    (rejected, _) = [answer for answer in answers if answer.status == 503]
+    assert rejected.headers["Retry-After"] == "5"  # to the next step
+    clock.now += 60
+    looked = await client.get("/allowed?explain=1")
+    assert (await looked.json())["explain"]["spread"]["ratio"] == 0.5
+
+
+@pytest.mark.parametrize("state", [State.HALF_OPEN, State.CLOSED])
+async def test_of_a_thousand_concurrent_calls_exactly_the_share_is_admitted(
+    client: Client, board: Board, clock: Clock, state: State
+) -> None:
+    enter(board, clock, "default", make_record(state, 2, ratio=0.05))
 
     async def call(number: int) -> int:
         async with client.request("HEAD" if number % 2 else "GET", "/allowed") as answer:

@@ -66,6 +66,7 @@ methods = st.sampled_from(
 targets = st.sampled_from(
     [
         *[b"/allowed", b"/allowed/default", b"/allowed/open", b"/allowed/half.open_1"] * 3,
+        *[b"/allowed/sheds"] * 3,
         *[b"/allowed/shadow", b"/allowed/open?deny_status=401", b"/allowed?deny_status=429"] * 2,
         *[b"/allowed/", b"/allowed/nobody", b"/allowed/..", b"/allowed/open/x", b"/Allowed"],
         *[b"/allowed?deny_status=500", b"/allowed?deny_status=403&peek=1", b"/allowed?peek=1"],

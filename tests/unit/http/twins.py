@@ -141,19 +141,21 @@ class Fate:
 
 
 def known(clock: Clock) -> Board:
-    """Four breakers: closed, open, half open, and one in shadow that would be half open."""
+    """Closed, open, half open, in shadow where it would be half open, and closed but shedding."""
     board = make_board(
         clock,
         Policy(name="default", fingerprint="f1"),
         Policy(name="open", fingerprint="f1", deny_status=429),
         Policy(name="half.open_1", fingerprint="f1"),
         Policy(name="shadow", fingerprint="f1", shadow=True),
+        Policy(name="sheds", fingerprint="f1"),
     )
     half = make_record(State.HALF_OPEN, 5, ratio=0.3)
     enter(board, clock, "default", make_record(State.CLOSED, 3))
     enter(board, clock, "open", make_record(State.OPEN, 4, retry_at=WALL_AT + 30))
     enter(board, clock, "half.open_1", half)
     enter(board, clock, "shadow", half)
+    enter(board, clock, "sheds", make_record(State.CLOSED, 6, ratio=0.4, reason="shed"))
     return board
 
 
