@@ -134,7 +134,7 @@ def force(  # noqa: PLR0917 - click passes its options by name
             "author": author,
             "replace": replace,
         }
-        _through(client, token_file, "PUT", _path(name, "override"), body)
+        through(client, token_file, "PUT", _path(name, "override"), body)
     until = "until somebody releases it" if math.isinf(ttl) else f"for {ttl:g} s"
     click.echo(f"{name or DEFAULT_NAME} is forced {mode} {until}", err=True)
 
@@ -153,7 +153,7 @@ def release(
     if consul:
         _directly(path, name, lambda books, who: books.release(who))
     else:
-        _through(client, token_file, "DELETE", _path(name, "override"))
+        through(client, token_file, "DELETE", _path(name, "override"))
     click.echo(f"{name or DEFAULT_NAME} is not forced any more", err=True)
 
 
@@ -175,7 +175,7 @@ def forget(
     if consul:
         _directly(path, name, lambda books, who: books.forget(who))
     else:
-        _through(client, token_file, "DELETE", _path(name))
+        through(client, token_file, "DELETE", _path(name))
     click.echo(f"{name} is forgotten", err=True)
 
 
@@ -183,9 +183,15 @@ def _path(name: str | None, *more: str) -> str:
     return options.path_of("/v1/breakers", name or DEFAULT_NAME, *more)
 
 
-def _through(
+def through(
     client: Client, token_file: str | None, method: str, path: str, body: object = None
 ) -> None:
+    """Give an order to the sidecar, with the token that orders need.
+
+    Raises:
+        WrongUsage: the file can't be read, or the sidecar refuses it.
+        NoAnswer: as `Client.request`.
+    """
     token = os.environ.get(TOKEN_VARIABLE)
     if token_file is not None:
         try:

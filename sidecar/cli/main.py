@@ -26,6 +26,7 @@ _CLIENTS = {
     "force": "sidecar.cli.forcing",
     "release": "sidecar.cli.forcing",
     "forget": "sidecar.cli.forcing",
+    "spool": "sidecar.cli.spooling",
     "doctor": "sidecar.cli.doctor",
 }
 """Commands of a running sidecar's clients, by the module that has them: the daemon needs none."""

@@ -110,8 +110,8 @@ def check_format(path: Path) -> None:
 
 
 def is_spool(path: Path) -> bool:
-    """Whether a folder looks like a spool, of whatever version."""
-    return not path.is_symlink() and (path / "format").is_file()
+    """Whether a folder looks like a spool, of whatever version; hidden ones are being made."""
+    return not path.name.startswith(".") and not path.is_symlink() and (path / "format").is_file()
 
 
 def _locked(path: Path) -> int:
