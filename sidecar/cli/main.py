@@ -28,6 +28,7 @@ _CLIENTS = {
     "forget": "sidecar.cli.forcing",
     "spool": "sidecar.cli.spooling",
     "doctor": "sidecar.cli.doctor",
+    "dlq": "sidecar.cli.dlq",
 }
 """Commands of a running sidecar's clients, by the module that has them: the daemon needs none."""
 
