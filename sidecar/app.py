@@ -16,7 +16,7 @@ from sidecar.config.lint import warnings
 from sidecar.config.load import load_file
 from sidecar.config.model import Config
 from sidecar.core.board import Cell
-from sidecar.core.errors import StoreError
+from sidecar.core.errors import SpoolFault, StoreError
 from sidecar.core.intake import Post
 from sidecar.core.override import Override
 from sidecar.core.types import Transition
@@ -108,7 +108,12 @@ class Daemon:
         self._first_look = asyncio.Event()
         self._publishers = Tasks(self.telemetry)
         self._desk = compose.desk(
-            config, self._publishers, self.telemetry, self._clock.now, random.random
+            config,
+            name,
+            self._publishers,
+            self.telemetry,
+            now=self._clock.now,
+            draw=random.random,
         )
         if self._desk is not None:
             self._metrics.publishing(self._desk.sight.families())
@@ -143,14 +148,14 @@ class Daemon:
             self._tasks.start("pulse", self._elector.pulse.run)
         self._tasks.start("report", self._reporter.run)
         await self._read_lag()
-        if self._desk is not None:
-            self._desk.start()
         try:
+            if self._desk is not None:
+                await self._desk.start(FIRST_LOOK_S)
             await self._look_first()
             await self._listeners.start()
             if self._state_file is not None:
                 self._tasks.start("state file", self._state_file.run)
-        except ListenFailed as fault:
+        except (ListenFailed, SpoolFault) as fault:
             self.telemetry.event(names.START_FAILED, level="error", error=str(fault))
             await self._end()
             return 1

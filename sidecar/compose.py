@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -17,7 +18,7 @@ from sidecar.core.decision import Contact, OnLoss, poll_wait, stale_after
 from sidecar.core.outage import Outage
 from sidecar.core.pacing import Pace
 from sidecar.core.ports import Backend, Service, Store, Telemetry
-from sidecar.core.publishing import Publishing, PublishPolicy, TopicPolicy
+from sidecar.core.publishing import ANY_TOPIC, Publishing, PublishPolicy, TopicPolicy
 from sidecar.core.signal_settings import (
     AutoThreshold,
     Delivery,
@@ -31,6 +32,7 @@ from sidecar.core.signal_settings import (
     Slow,
     Stalled,
 )
+from sidecar.core.spooling import Budget, Spool, SpoolSettings
 from sidecar.core.types import Policy
 from sidecar.http.events import Feed
 from sidecar.http.listeners import Endpoint
@@ -175,6 +177,8 @@ def restart_needed(old: Config, new: Config) -> list[str]:
     found = [
         key for key in ("store", "data_dir", "kafka") if getattr(old, key) != getattr(new, key)
     ]
+    if old.spool != new.spool:
+        found.append("spool")
     if (old.publish is None) != (new.publish is None):
         found.append("publish")
     found += [
@@ -282,10 +286,42 @@ def publish_policy(publish: model.Publish) -> PublishPolicy:
     )
 
 
+def spool_settings(spool: model.Spool) -> SpoolSettings:
+    """The spool's bounds, as it needs them."""
+    budgets = {
+        name: Budget(
+            max_bytes=topic.max_bytes,
+            max_age_s=topic.max_age_s,
+            drop_oldest=topic.when_full == "drop_oldest",
+        )
+        for name, topic in spool.topics.items()
+    }
+    others = budgets.pop(ANY_TOPIC, Budget())
+    return SpoolSettings(max_bytes=spool.max_bytes, topics=budgets, others=others)
+
+
+def _spool_opener(
+    config: Config, instance: str, telemetry: Telemetry
+) -> Callable[[], Awaitable[Spool]] | None:
+    """What opens the spool; None where none is configured."""
+    if config.spool.dir is None:
+        return None
+    root, settings = Path(config.spool.dir), spool_settings(config.spool)
+
+    async def opened() -> Spool:
+        from sidecar.spool.spool import DiskSpool
+
+        return await DiskSpool.open(root, instance, settings, telemetry)
+
+    return opened
+
+
 def desk(
     config: Config,
+    instance: str,
     tasks: Starter,
     telemetry: Telemetry,
+    *,
     now: Callable[[], float],
     draw: Callable[[], float],
 ) -> Desk | None:
@@ -294,23 +330,26 @@ def desk(
     if config.publish is None or reached is None:
         return None
     from sidecar.kafka.publisher import Publisher
-    from sidecar.publish.around import Around
+    from sidecar.publish.around import Around as Surroundings
+    from sidecar.publish.deadletters import DeadLetters
     from sidecar.publish.desk import Desk
     from sidecar.publish.placements import Placements
 
     policy = publish_policy(config.publish)
-    around = Around(
+    folder = Path(config.spool.dir) if config.spool.dir is not None else None
+    around = Surroundings(
         policy=policy,
         carrier=Publisher(reached.options, now=now, draw=draw),
         spool=None,
-        letters=None,
+        letters=DeadLetters(folder) if folder is not None else None,
         pace=Pace(policy.replay_rate),
         telemetry=telemetry,
         now=now,
         wall=time.time,
         draw=draw,
     )
-    return Desk(around, tasks, Placements(None))
+    opener = _spool_opener(config, instance, telemetry)
+    return Desk(around, tasks, Placements(folder), opener)
 
 
 def http_settings(config: Config) -> HttpSettings:

@@ -312,6 +312,27 @@ PUBLISH = Section(
     ),
     optional=True,
 )
+SPOOL = Section(
+    "spool",
+    model.Spool,
+    (
+        Key("dir", kinds.PATH, nullable=True),
+        Key("max_bytes", size(1024**2, 1024**5)),
+        Named(
+            "topics",
+            Section(
+                "topic",
+                model.SpoolTopic,
+                (
+                    Key("max_bytes", size(64 * 1024, 1024**5)),
+                    _nullable_timer("max_age", duration(1.0)),
+                    Key("when_full", choice("reject", "drop_oldest")),
+                ),
+            ),
+            kinds.TOPIC_OR_ANY,
+        ),
+    ),
+)
 ROOT = Section(
     "",
     model.Config,
@@ -326,6 +347,7 @@ ROOT = Section(
         REGISTER,
         BREAKERS,
         PUBLISH,
+        SPOOL,
         Section("admin", model.Admin, (Key("token_file", kinds.PATH, nullable=True),)),
     ),
 )

@@ -24,6 +24,7 @@ def warnings(config: Config) -> list[str]:
     if config.store == "consul":
         found += _consul(config)
     found += _register(config)
+    found += _spool(config)
     for breaker in config.breakers.values():
         found += _breaker(breaker)
         delivery = breaker.signals.delivery
@@ -100,6 +101,18 @@ def _register(config: Config) -> Iterator[str]:
             f"register.address: {wanted.name} is found by other machines, and listen.address is a"
             " loopback one"
         )
+
+
+def _spool(config: Config) -> Iterator[str]:
+    spool, publish = config.spool, config.publish
+    topics = publish.topics if publish is not None else {}
+    if spool.dir is not None and not any(t.outage in model.SPOOLING for t in topics.values()):
+        yield "spool.dir: only replays what is left there; no topic of publish spools anything"
+    if spool.dir is not None and publish is None:
+        yield "spool.dir: has no effect without publish"
+    for name, topic in spool.topics.items():
+        if topic.max_bytes > spool.max_bytes:
+            yield f"spool.topics.{name}.max_bytes: spool.max_bytes is less, and ends it first"
 
 
 def _breaker(breaker: Breaker) -> Iterator[str]:

@@ -237,13 +237,15 @@ class Register(msgspec.Struct, frozen=True):
     check_interval_s: float = 5.0
 
 
-OUTAGES = ("reject", "drop")
+OUTAGES = ("breaker", "spool_all", "spool_failed", "reject", "drop")
+SPOOLING = ("breaker", "spool_all", "spool_failed")
+"""Of `publish.topics.<t>.outage`: those that need the spool."""
 
 
 class PublishTopic(msgspec.Struct, frozen=True):
     """How one topic's records are handled while Kafka doesn't take them."""
 
-    outage: str = "reject"
+    outage: str = "breaker"
     breaker: str | None = None
     max_outstanding: int = 10_000
 
@@ -258,6 +260,22 @@ class Publish(msgspec.Struct, frozen=True):
     max_outstanding: int = 64 * 1024**2
     replay_rate: int = 20_000
     topics: dict[str, PublishTopic] = msgspec.field(default_factory=dict)
+
+
+class SpoolTopic(msgspec.Struct, frozen=True):
+    """What one topic may keep in the spool."""
+
+    max_bytes: int = 256 * 1024**2
+    max_age_s: float | None = None
+    when_full: Literal["reject", "drop_oldest"] = "reject"
+
+
+class Spool(msgspec.Struct, frozen=True):
+    """Where records wait on disk for Kafka; there is none without a folder."""
+
+    dir: str | None = None
+    max_bytes: int = 1024**3
+    topics: dict[str, SpoolTopic] = msgspec.field(default_factory=dict)
 
 
 class Admin(msgspec.Struct, frozen=True):
@@ -283,6 +301,7 @@ class Config(msgspec.Struct, frozen=True):
     register: Register = Register()
     breakers: dict[str, Breaker] = msgspec.field(default_factory=_one_breaker)
     publish: Publish | None = None
+    spool: Spool = Spool()
     admin: Admin = Admin()
 
 

@@ -7,7 +7,7 @@ import msgspec
 from sidecar.config import model
 from sidecar.config.addresses import is_loopback, split_host_port
 from sidecar.config.keys import Path
-from sidecar.config.model import Breaker, Config, Kafka, Publish, Tls
+from sidecar.config.model import SPOOLING, Breaker, Config, Kafka, Publish, Tls
 from sidecar.config.units import format_duration as dur
 from sidecar.config.units import format_size
 
@@ -149,6 +149,13 @@ def _publish(config: Config, publish: Publish) -> Iterator[Clash]:
                 ((*at, "topics", name, "breaker"),),
                 f"names no breaker ({topic.breaker})",
                 f"there are {', '.join(config.breakers)}",
+            )
+        if topic.outage in SPOOLING and config.spool.dir is None:
+            folder: Path = ("spool", "dir")
+            yield Clash(
+                ((*at, "topics", name, "outage"), folder),
+                f"is {topic.outage}, and there is no spool",
+                "set spool.dir to a folder that outlives the process, or outage: reject",
             )
 
 

@@ -24,7 +24,7 @@ from sidecar.core.publishing import (
     Refused,
     TopicPolicy,
 )
-from sidecar.core.spooling import Idempotency, Keys, NewRecord
+from sidecar.core.spooling import Idempotency, Keys, NewRecord, Spool
 from sidecar.publish.around import Around
 from sidecar.publish.claims import Claims
 from sidecar.publish.lane import OVERHEAD, Lane
@@ -33,6 +33,7 @@ from sidecar.publish.replay import Replay
 from sidecar.publish.sight import Sight
 from sidecar.publish.ticket import Item, Ticket
 from sidecar.publish.topic import Topic
+from sidecar.telemetry import names
 
 PROBE_S: Final = 5.0
 """How often Kafka is asked whether it is there, for the topics that want to know beforehand."""
@@ -56,18 +57,28 @@ class Desk:
 
     Args:
         placements: how many partitions topics were taken to have before a restart.
+        open_spool: opens the spool; None: there is none, or it is open.
     """
 
-    def __init__(self, around: Around, tasks: Starter, placements: Placements) -> None:
+    def __init__(
+        self,
+        around: Around,
+        tasks: Starter,
+        placements: Placements,
+        open_spool: Callable[[], Awaitable[Spool]] | None = None,
+    ) -> None:
         self._around = around
         self._tasks = tasks
         self._placements = placements
+        self._open_spool = open_spool
+        self._opening: asyncio.Task[None] | None = None
         self._keys: Keys = around.spool.keys if around.spool is not None else MemoryKeys()
         self.topics: dict[str, Topic] = {}
         self.sight = Sight(around, self.topics)
         self._run = os.urandom(8).hex()
         self._records = 0
         self._closing = False
+        self._replaying: set[str] = set()
         self._answering: set[asyncio.Task[list[Outcome]]] = set()
 
     @property
@@ -86,12 +97,42 @@ class Desk:
 
     # --- life ------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Begin to bring what waits to Kafka, and to look after the rest."""
-        if self._around.spool is not None:
-            self._resume()
-            self._tasks.start("adopt spools", self._adopt)
+    async def start(self, within_s: float) -> None:
+        """Begin to bring what waits to Kafka, and to look after the rest.
+
+        A spool that takes longer to open than `within_s` is opened aside; until it is open, what
+        needs it is refused.
+
+        Raises:
+            SpoolFault: the spool can't be opened, which is clear within that time.
+        """
         self._tasks.start("probe for publish", self._probe)
+        if self._open_spool is not None:
+            self._opening = asyncio.get_running_loop().create_task(
+                self._open(self._open_spool), name="open the spool"
+            )
+            await asyncio.wait({self._opening}, timeout=within_s)
+            if self._opening.done():
+                self._opening.result()
+        elif self._around.spool is not None:
+            self._begin_replay()
+
+    async def _open(self, opener: Callable[[], Awaitable[Spool]]) -> None:
+        try:
+            spool = await opener()
+        except SpoolFault as fault:
+            self._around.telemetry.event(names.SPOOL_UNUSABLE, level="error", error=str(fault))
+            raise
+        # What a former process of this node has left goes before anything new.
+        with contextlib.suppress(SpoolFault, OSError):
+            await spool.adopt()
+        self._around.spool = spool
+        self._keys = spool.keys
+        self._begin_replay()
+
+    def _begin_replay(self) -> None:
+        self._resume()
+        self._tasks.start("adopt spools", self._adopt)
 
     def _resume(self) -> None:
         spool = self._around.spool
@@ -99,14 +140,15 @@ class Desk:
             if backlog.records:
                 lane = self._topic(backlog.topic).lane(backlog.partition)
                 lane.gate.unresolved()
+                self._replay(lane)
                 lane.arrived.set()
 
     async def _adopt(self) -> None:
         while self._around.spool is not None:
+            await asyncio.sleep(ADOPT_S)
             with contextlib.suppress(SpoolFault, OSError):
                 if await self._around.spool.adopt():
                     self._resume()
-            await asyncio.sleep(ADOPT_S)
 
     async def _probe(self) -> None:
         """Ask Kafka about the topics in use, so that an outage is known before it costs anybody.
@@ -143,6 +185,8 @@ class Desk:
 
     async def close(self) -> None:
         """Let go of Kafka and of the spool. The tasks have to be stopped before."""
+        if self._opening is not None and not self._opening.done():
+            self._opening.cancel()
         for task in list(self._answering):
             task.cancel()
         await self._around.carrier.close()
@@ -166,10 +210,14 @@ class Desk:
         return topic
 
     def _begin(self, lane: Lane) -> None:
-        name = f"{lane.topic.name}/{lane.partition}"
-        self._tasks.start(f"publish {name}", lane.run)
-        if self._around.spool is not None:
-            self._tasks.start(f"replay {name}", Replay(lane, self._around.spool).run)
+        self._tasks.start(f"publish {lane.topic.name}/{lane.partition}", lane.run)
+        self._replay(lane)
+
+    def _replay(self, lane: Lane) -> None:
+        spool, name = self._around.spool, f"replay {lane.topic.name}/{lane.partition}"
+        if spool is not None and name not in self._replaying:
+            self._replaying.add(name)
+            self._tasks.start(name, Replay(lane, spool).run)
 
     # --- taking in -------------------------------------------------------------------------
 
@@ -230,6 +278,8 @@ class Desk:
     def _full(self, topic: Topic) -> Refused | None:
         if self._closing:
             return CLOSING
+        if topic.policy.outage.spools and self._around.spool is None:
+            return Refused(Refusal.SPOOL_FAILED, "the spool is not open")
         if topic.outstanding > topic.policy.max_outstanding:
             return Refused(
                 Refusal.OVERLOADED,

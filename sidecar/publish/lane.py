@@ -77,7 +77,7 @@ class Lane:
 
     def hurry(self) -> None:
         """Wait only a moment longer for what is on its way."""
-        if self._limit is not None:
+        if self._limit is not None and not self._limit.expired():
             soon = asyncio.get_running_loop().time() + HOLD_S
             when = self._limit.when()
             if when is None or soon < when:
@@ -151,10 +151,7 @@ class Lane:
             return
         within_s = self._around.policy.delivery_timeout_s
         try:
-            async with asyncio.timeout(within_s) as self._limit:
-                offset = await self._around.carrier.send(
-                    self.topic.name, self.partition, [item[0] for item in items], within_s + 1.0
-                )
+            offset = await self._sent(items, within_s)
         except NeverDelivered as fault:
             await self._never(items, fault)
         except TimeoutError:
@@ -166,6 +163,14 @@ class Lane:
             for at, (_, ticket, index) in enumerate(items):
                 there = None if offset is None else offset + at
                 ticket.settle(index, Delivered(self.partition, there))
+
+    async def _sent(self, items: list[Item], within_s: float) -> int | None:
+        """Raises TimeoutError after `within_s`, or earlier where there is a hurry."""
+        try:
+            async with asyncio.timeout(within_s) as self._limit:
+                return await self._around.carrier.send(
+                    self.topic.name, self.partition, [item[0] for item in items], within_s + 1.0
+                )
         finally:
             self._limit = None
 

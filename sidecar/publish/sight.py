@@ -83,8 +83,6 @@ class Sight:
                 lambda t: float(t.circuit.broken_since is None and not t.waiting), min
             ),
         }
-        if self._around.spool is None:
-            return made
         return made | {
             names.SPOOL_RECORDS: lambda: self._waiting(lambda bs: sum(b.records for b in bs)),
             names.SPOOL_BYTES: lambda: self._waiting(lambda bs: sum(b.bytes for b in bs)),

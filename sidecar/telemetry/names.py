@@ -237,17 +237,20 @@ SPOOL_APPENDED = Metric(
     "counter",
     "Records that were synced to the spool.",
     {"topic": ()},
+    by="publisher",
 )
 SPOOL_DROPPED = Metric(
     "breaker_spool_dropped_records_total",
     "counter",
     "Records that left the spool undelivered: to make room, for their age, or lost to damage.",
     {"topic": (), "reason": ("full", "expired", "damaged")},
+    by="publisher",
 )
 SPOOL_SYNC_DURATION = Metric(
     "breaker_spool_sync_duration_seconds",
     "histogram",
     "Duration of one group commit's sync to disk, whatever the number of records in it.",
+    by="publisher",
     buckets=_SYNC_BUCKETS,
 )
 
@@ -481,6 +484,7 @@ PUBLISH_REFUSED = Event("publish_refused", "Records were refused: how many, and 
 PUBLISH_PARTITIONS = Event(
     "publish_partitions", "Records of a topic are placed by this number of partitions from now on."
 )
+SPOOL_UNUSABLE = Event("spool_unusable", "The spool can't be opened, and why.")
 REPLAY_WAITS = Event("replay_waits", "A partition's replay failed, and is tried again later.")
 REPLAY_STOPPED = Event("replay_stopped", "A partition's backlog can't be read now.")
 REPLAY_UNNOTED = Event("replay_unnoted", "Progress can't be written; a restart replays it again.")

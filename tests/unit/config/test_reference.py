@@ -22,6 +22,8 @@ from sidecar.config.model import (
     Shed,
     Signals,
     Slow,
+    Spool,
+    SpoolTopic,
     Stalled,
 )
 from sidecar.config.render import show
@@ -52,10 +54,13 @@ def test_every_key_and_its_default_is_told() -> None:
     config = Config(
         breakers={"default": Breaker(signals=every, shed=Shed())},
         publish=Publish(topics={"*": PublishTopic()}),
+        spool=Spool(topics={"*": SpoolTopic()}),
     )
     shown = dict(leaves(yaml.safe_load(show(config))))
     told = {
-        key.removeprefix("breakers.default.").removeprefix("publish.topics.*."): value
+        key.removeprefix("breakers.default.")
+        .removeprefix("publish.topics.*.")
+        .removeprefix("spool.topics.*."): value
         for key, value in shown.items()
     }
     assert set(ROWS) == set(told)

@@ -24,7 +24,7 @@ def test_the_shown_defaults_are_the_documented_ones() -> None:
     tree = yaml.safe_load(show(Config()))
     assert list(tree) == [
         *("store", "role", "data_dir", "reports", "listen", "consul", "kafka"),
-        *("register", "breakers", "admin"),
+        *("register", "breakers", "spool", "admin"),
     ]
     assert tree["listen"]["socket_mode"] == "0600"
     assert tree["consul"]["session_ttl"] == "10s"

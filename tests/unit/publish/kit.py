@@ -43,6 +43,7 @@ class PaperKafka:
         self.poison: bytes | None = None
         """A value that makes a whole batch be refused."""
         self.sends = 0
+        self.waiting = 0
         self.closed = False
 
     def partitions(self, topic: str) -> int | None:
@@ -62,7 +63,11 @@ class PaperKafka:
         self.sends += 1
         await asyncio.sleep(0)
         if self.takes is not None:
-            await self.takes.wait()
+            self.waiting += 1
+            try:
+                await self.takes.wait()
+            finally:
+                self.waiting -= 1
         if self.fault is not None:
             raise self.fault
         if partition in self.down:
@@ -228,7 +233,7 @@ async def shop(
     )
     runner = Runner()
     desk = Desk(around, runner, Placements(None))
-    desk.start()
+    await desk.start(1.0)
     paper = around.spool if isinstance(around.spool, PaperSpool) else PaperSpool()
     try:
         yield Shop(desk, around, own_kafka, paper)

@@ -1,0 +1,245 @@
+"""What goes to the spool, in which order, and how it comes back."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sidecar.core.errors import SpoolDiskFull, SpoolFull
+from sidecar.core.outage import Outage
+from sidecar.core.placing import UNPLACED, partition_of
+from sidecar.core.publishing import (
+    Delivered,
+    DeliveryFault,
+    Outcome,
+    Refusal,
+    Refused,
+    Spooled,
+)
+from sidecar.telemetry import names
+from tests.servers import poll_until
+from tests.telemetry import RecordedTelemetry
+from tests.unit.publish.kit import TOPIC, PaperKafka, PaperSpool, Shop, shop
+
+AWAY = DeliveryFault("away")
+
+
+def firsts(values: list[bytes | None]) -> list[int]:
+    """The first deliveries, in their order; values are numbers."""
+    return [int(value or b"") for value in dict.fromkeys(values)]
+
+
+def kinds(outcomes: list[Outcome]) -> list[str]:
+    return [type(outcome).__name__ for outcome in outcomes]
+
+
+async def until_empty(one: Shop) -> None:
+    await poll_until(
+        lambda: not any(b.records for b in one.spool.backlogs()), 10.0, "the spool is empty"
+    )
+
+
+@pytest.mark.parametrize("outage", [Outage.BREAKER, Outage.SPOOL_FAILED])
+async def test_what_isnt_confirmed_is_spooled_and_replayed_in_order(outage: Outage) -> None:
+    async with shop(outage) as one:
+        assert kinds(await one.publish(b"0", partition=0)) == ["Delivered"]
+        one.kafka.fault = AWAY
+        assert await one.publish(b"1", b"2", partition=0) == [Spooled(0, 1), Spooled(0, 2)]
+        assert await one.publish(b"3", partition=0) == [Spooled(0, 3)]
+        one.kafka.fault = None
+        await until_empty(one)
+        assert firsts(one.kafka.values(0)) == [0, 1, 2, 3]
+
+        async def direct() -> bool:
+            return kinds(await one.publish(b"4", partition=0)) == ["Delivered"]
+
+        await poll_until(direct, 5.0, "it goes straight again")
+
+
+async def test_disk_first_delivers_all_the_same() -> None:
+    async with shop(Outage.SPOOL_ALL) as one:
+        assert kinds(await one.publish(b"0", b"1", partition=1)) == ["Spooled", "Spooled"]
+        await until_empty(one)
+        assert firsts(one.kafka.values(1)) == [0, 1]
+        (outcome,) = await one.publish(b"2", partition=1, delivered=True)
+        assert outcome == Delivered(1, 2)
+
+
+async def test_who_waits_for_delivery_is_told_the_truth_at_the_end_of_its_time() -> None:
+    async with shop(Outage.SPOOL_ALL) as one:
+        one.kafka.fault = AWAY
+        assert await one.publish(b"0", partition=1, delivered=True) == [Spooled(1, 1)]
+
+
+async def test_a_broken_circuit_sends_the_whole_topic_to_disk_at_once() -> None:
+    async with shop(Outage.BREAKER) as one:
+        one.kafka.down = {0}
+        assert kinds(await one.publish(b"0", partition=0)) == ["Spooled"]
+        before = one.kafka.sends
+        assert kinds(await one.publish(b"0", partition=1)) == ["Spooled"]
+        assert before <= one.kafka.sends
+        await poll_until(lambda: one.kafka.values(1), 5.0, "the other partition is replayed")
+
+        async def direct() -> bool:
+            return kinds(await one.publish(b"1", partition=1)) == ["Delivered"]
+
+        await poll_until(direct, 5.0, "the other partition goes straight again")
+        assert kinds(await one.publish(b"1", partition=0)) == ["Spooled"], "this one waits"
+        one.kafka.down = set()
+        await until_empty(one)
+        assert firsts(one.kafka.values(0)) == [0, 1]
+
+
+async def test_order_holds_whatever_fails_when() -> None:
+    """A stream of records while Kafka comes and goes: first deliveries are in order."""
+    async with shop(Outage.BREAKER) as one:
+        stop = asyncio.Event()
+
+        async def weather() -> None:
+            while not stop.is_set():
+                await asyncio.sleep(0.07)
+                one.kafka.fault = AWAY if one.kafka.fault is None else None
+            one.kafka.fault = None
+
+        task = asyncio.create_task(weather())
+        sent = 0
+        for number in range(0, 600, 3):
+            batch = [b"%d" % n for n in range(number, number + 3)]
+            outcomes = await one.publish(*batch, partition=2)
+            assert set(kinds(outcomes)) <= {"Delivered", "Spooled"}
+            sent += 3
+            await asyncio.sleep(0.002)
+        stop.set()
+        await task
+        await until_empty(one)
+        assert firsts(one.kafka.values(2)) == list(range(sent))
+
+
+async def test_new_records_wait_a_moment_for_the_last_of_the_backlog() -> None:
+    kafka = PaperKafka()
+    async with shop(Outage.BREAKER, kafka=kafka, delivery_timeout_s=1.0) as one:
+        kafka.fault = AWAY
+        assert kinds(await one.publish(b"0", partition=0)) == ["Spooled"]
+        kafka.takes = asyncio.Event()
+        kafka.fault = None
+        await poll_until(lambda: kafka.waiting, 5.0, "the replay is on its way")
+        held = asyncio.create_task(one.publish(b"1", partition=0))
+        await asyncio.sleep(0.02)
+        kafka.takes.set()
+        assert kinds(await held) == ["Delivered"]
+        assert one.spool.appends == 1
+        assert firsts(kafka.values(0)) == [0, 1]
+
+
+async def test_a_full_disk_is_told_and_it_goes_on_when_there_is_room() -> None:
+    async with shop(Outage.SPOOL_ALL) as one:
+        for fault, why in (
+            (SpoolDiskFull("no room"), Refusal.DISK_FULL),
+            (SpoolFull("budget"), Refusal.SPOOL_FULL),
+        ):
+            one.spool.refuses = fault
+            assert await one.publish(b"0", partition=0) == [Refused(why, str(fault))]
+        one.spool.refuses = None
+        assert kinds(await one.publish(b"1", partition=0)) == ["Spooled"]
+        await until_empty(one)
+        assert one.kafka.values(0) == [b"1"]
+
+
+async def test_what_may_be_in_kafka_is_never_called_refused() -> None:
+    async with shop(Outage.BREAKER) as one:
+        one.kafka.fault = AWAY
+        one.spool.refuses = SpoolDiskFull("no room")
+        (outcome,) = await one.publish(b"0", partition=0)
+        assert isinstance(outcome, Refused)
+        assert outcome.why is Refusal.UNKNOWN_OUTCOME
+
+
+async def test_without_ever_hearing_of_partitions_records_are_kept_and_placed_later() -> None:
+    async with shop(Outage.BREAKER) as one:
+        one.kafka.fault = AWAY
+        assert await one.publish(b"0", key=b"k") == [Spooled(None, 1)]
+        assert await one.publish(b"1", key=b"k") == [Spooled(None, 2)]
+        assert one.spool.backlog(TOPIC, UNPLACED).records == 2
+        one.kafka.fault = None
+        await until_empty(one)
+
+        async def direct() -> bool:
+            return kinds(await one.publish(b"2", key=b"k")) == ["Delivered"]
+
+        await poll_until(direct, 5.0, "it goes straight")
+        values = firsts(one.kafka.values(partition_of(b"k", 3)))
+        assert values == list(range(len(values)))
+        assert len(values) >= 3
+
+
+async def test_a_grown_topic_drains_its_old_placements_first() -> None:
+    key = next(
+        b"%d" % n for n in range(99) if partition_of(b"%d" % n, 3) != partition_of(b"%d" % n, 6)
+    )
+    async with shop(Outage.BREAKER) as one:
+        assert kinds(await one.publish(b"0", key=key)) == ["Delivered"]
+        one.kafka.fault = AWAY
+        await one.publish(b"1", key=key)
+        one.spool.still.add(TOPIC)
+        await asyncio.sleep(0.05)
+        one.kafka.fault, one.kafka.count = None, 6
+        (outcome,) = await one.publish(b"2", key=key)
+        assert isinstance(outcome, Spooled)
+        assert outcome.partition == partition_of(key, 3)
+        one.spool.still.clear()
+        await until_empty(one)
+
+        async def moved() -> bool:
+            (outcome,) = await one.publish(b"3", key=key)
+            return isinstance(outcome, Delivered) and outcome.partition == partition_of(key, 6)
+
+        await poll_until(moved, 5.0, "the new number counts")
+        assert firsts(one.kafka.values(partition_of(key, 3)))[:3] == [0, 1, 2]
+
+
+async def test_a_paused_topic_stands_still_until_it_is_resumed() -> None:
+    async with shop(Outage.SPOOL_ALL) as one:
+        await one.desk.pause(TOPIC, paused=True)
+        await one.publish(b"0", partition=0)
+        await asyncio.sleep(0.1)
+        assert one.kafka.total == 0
+        described = one.desk.describe()
+        assert described["records"] == 1
+        await one.desk.pause(TOPIC, paused=False)
+        await until_empty(one)
+        assert one.kafka.values(0) == [b"0"]
+
+
+async def test_a_spooled_record_that_kafka_never_takes_is_set_aside_and_holds_nothing_up() -> None:
+    kafka = PaperKafka()
+    kafka.poison = b"666"
+    async with shop(Outage.SPOOL_ALL, kafka=kafka) as one:
+        await one.publish(b"0", b"1", b"666", b"2", partition=0)
+        await until_empty(one)
+        assert firsts(kafka.values(0)) == [0, 1, 2]
+        told = one.telemetry
+        assert isinstance(told, RecordedTelemetry)
+        assert told.counted(names.PUBLISH_DEAD, topic=TOPIC, reason="record-too-large") == 1
+
+
+async def test_a_key_is_accepted_once_also_through_the_spool() -> None:
+    async with shop(Outage.BREAKER) as one:
+        one.kafka.fault = AWAY
+        first = await one.publish(b"0", b"1", partition=0, once=("k", b"p"))
+        assert await one.publish(b"0", b"1", partition=0, once=("k", b"p")) == first
+        one.kafka.fault = None
+        await until_empty(one)
+        assert firsts(one.kafka.values(0)) == [0, 1]
+        assert await one.publish(b"0", b"1", partition=0, once=("k", b"p")) == first
+
+
+async def test_what_an_earlier_process_left_is_replayed_before_anything_new() -> None:
+    spool = PaperSpool()
+    async with shop(Outage.BREAKER, spool=spool) as one:
+        one.kafka.fault = AWAY
+        await one.publish(b"0", b"1", partition=0)
+    async with shop(Outage.BREAKER, spool=spool) as one:
+        await one.publish(b"2", partition=0)
+        await until_empty(one)
+        assert firsts(one.kafka.values(0)) == [0, 1, 2]
