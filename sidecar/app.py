@@ -148,6 +148,7 @@ class Daemon:
             self._tasks.start("pulse", self._elector.pulse.run)
         self._tasks.start("report", self._reporter.run)
         await self._read_lag()
+        await self._send_canaries()
         try:
             if self._desk is not None:
                 await self._desk.start(FIRST_LOOK_S)
@@ -265,14 +266,29 @@ class Daemon:
             self._config,
             self.board,
             self.telemetry,
-            news=self._lag_news,
+            news=self._heard,
             now=self._clock.now,
             draw=random.random,
         )
         if reader is not None:
             self._tasks.start("lag", reader.run)
 
-    def _lag_news(self, name: str) -> None:
+    async def _send_canaries(self) -> None:
+        """Have canaries sent as the configuration says now."""
+        await self._tasks.stop("probe")
+        prober = compose.prober(
+            self._config,
+            self.board,
+            self.telemetry,
+            news=self._heard,
+            now=self._clock.now,
+            draw=random.random,
+        )
+        if prober is not None:
+            self._tasks.start("probe", prober.run)
+
+    def _heard(self, name: str) -> None:
+        """There is news of a breaker's Kafka: judge it anew."""
         _, evaluator = self._evaluators.get(name, ("", None))
         if evaluator is not None:
             evaluator.wake.set()
@@ -339,6 +355,7 @@ class Daemon:
         self._watch.look_again()
         self._tasks.start("watch", self._watch.run)
         await self._read_lag()
+        await self._send_canaries()
         self._metrics.reloaded(ok=True)
         self._changed()
         self.telemetry.event(

@@ -27,6 +27,7 @@ from sidecar.core.signal_settings import (
     Lag,
     Local,
     Missing,
+    Probe,
     Shed,
     SignalSettings,
     Slow,
@@ -46,6 +47,7 @@ from sidecar.loops.register import Registrar
 if TYPE_CHECKING:
     from sidecar.kafka.connection import Connection
     from sidecar.kafka.lag import LagReader
+    from sidecar.kafka.probe import Prober
     from sidecar.publish.desk import Desk, Starter
     from sidecar.store.transport import ConsulSettings
 
@@ -106,6 +108,7 @@ def _signals(signals: model.Signals) -> SignalSettings:
         missing=_made(Missing, signals.missing),
         delivery=_delivery(signals.delivery),
         lag=_made(Lag, signals.lag),
+        probe=_made(Probe, signals.probe),
     )
 
 
@@ -170,6 +173,24 @@ def lag_reader(
     from sidecar.kafka.lag import LagReader
 
     return LagReader(board, connection, telemetry, news=news, now=now, draw=draw)
+
+
+def prober(
+    config: Config,
+    board: Board,
+    telemetry: Telemetry,
+    *,
+    news: Callable[[str], None],
+    now: Callable[[], float],
+    draw: Callable[[], float],
+) -> Prober | None:
+    """What sends canaries to Kafka; None where no breaker asks for any."""
+    connection = kafka(config)
+    if connection is None or all(each.signals.probe is None for each in config.breakers.values()):
+        return None
+    from sidecar.kafka.probe import Prober
+
+    return Prober(board, connection, telemetry, news=news, now=now, draw=draw)
 
 
 def restart_needed(old: Config, new: Config) -> list[str]:

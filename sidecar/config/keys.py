@@ -251,6 +251,20 @@ SIGNALS = Section(
             ),
             optional=True,
         ),
+        Section(
+            "probe",
+            model.Probe,
+            (
+                Key("failures", count(1, 1000)),
+                _nullable_timer("max_latency", duration(0.001, 3600.0)),
+                _timer("interval", duration(0.5, 3600.0)),
+                Key("topic", kinds.TOPIC),
+                Key("create", kinds.BOOLEAN),
+                _FOR,
+                _QUORUM,
+            ),
+            optional=True,
+        ),
     ),
 )
 BREAKER = Section(

@@ -191,6 +191,18 @@ class Lag(msgspec.Struct, frozen=True, omit_defaults=True):
     quorum: int = 1
 
 
+class Probe(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Canaries through every broker; `kafka` says where Kafka is."""
+
+    failures: int = 3
+    max_latency_s: float | None = None
+    interval_s: float = 10.0
+    topic: str = "breaker-sidecar-probe"
+    create: bool = True
+    for_s: float = 0.0
+    quorum: int = 1
+
+
 class Signals(msgspec.Struct, frozen=True, omit_defaults=True):
     """A breaker's signals; one that is None is off."""
 
@@ -201,6 +213,7 @@ class Signals(msgspec.Struct, frozen=True, omit_defaults=True):
     missing: Missing | None = None
     delivery: Delivery | None = None
     lag: Lag | None = None
+    probe: Probe | None = None
 
 
 class Breaker(msgspec.Struct, frozen=True):

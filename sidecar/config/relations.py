@@ -37,6 +37,7 @@ def clashes(config: Config) -> Iterator[Clash]:
         yield from _shed(breaker)
         yield from _signals(breaker)
         yield from _lag(config, breaker)
+        yield from _probe(config, breaker)
 
 
 def _listen(config: Config) -> Iterator[Clash]:
@@ -281,6 +282,41 @@ def _lag(config: Config, breaker: Breaker) -> Iterator[Clash]:
             ((*at, "signals", "lag", "window"), (*at, "evaluation_interval")),
             f"lag.window ({window}) holds fewer than three evaluation_interval ({interval})",
             f"set it to {dur(least_s)} or more",
+        )
+
+
+def _probe(config: Config, breaker: Breaker) -> Iterator[Clash]:
+    """What sending canaries can't do without."""
+    probe, at = breaker.signals.probe, ("breakers", breaker.name, "signals", "probe")
+    if probe is None:
+        return
+    if not config.kafka.bootstrap_servers:
+        yield Clash(
+            (("kafka", "bootstrap_servers"), at),
+            f"is missing: signals.probe of {breaker.name} sends canaries to Kafka",
+            "set where Kafka is, as kafka-1:9092",
+        )
+    if probe.max_latency_s is not None and probe.max_latency_s >= probe.interval_s / 2:
+        most, half = dur(probe.max_latency_s), dur(probe.interval_s / 2)
+        yield Clash(
+            ((*at, "max_latency"), (*at, "interval")),
+            f"probe.max_latency ({most}) is not shorter than half of interval ({half}), after which"
+            " a canary has failed",
+            f"set it below {half}, or a longer interval",
+        )
+    if probe.topic in {each.topic for each in config.breakers.values()}:
+        yield Clash(
+            ((*at, "topic"),),
+            f"is the topic of a flow: canaries would be read as messages of {probe.topic}",
+            "give canaries a topic of their own",
+        )
+    others = (each.signals.probe for each in config.breakers.values())
+    first = next(each for each in others if each is not None)
+    if (probe.topic, probe.create) != (first.topic, first.create):
+        yield Clash(
+            ((*at, "topic"), (*at, "create")),
+            "differs from another breaker's: one prober sends for all of a sidecar's breakers",
+            f"set the same topic and create everywhere, as topic: {first.topic}",
         )
 
 

@@ -17,6 +17,7 @@ from sidecar.core.intake import Post
 from sidecar.core.local_gate import LocalGate
 from sidecar.core.observe import Kind, Seen, observe
 from sidecar.core.override import Override, Standing, observe_override
+from sidecar.core.probe import ProbeBook
 from sidecar.core.reports import Tally
 from sidecar.core.signals import Judgement
 from sidecar.core.types import LockHolder, Policy, Stored
@@ -41,6 +42,7 @@ class Cell:
         "lock_as_of",
         "override_as_of",
         "policy",
+        "probe",
         "rejected",
         "seen",
         "session",
@@ -82,6 +84,8 @@ class Cell:
         self.tally: Tally | None = None
         self.lag: LagBook | None = None
         """What was read of its group in Kafka, while this sidecar is its evaluator."""
+        self.probe: ProbeBook | None = None
+        """What came of the canaries, while this sidecar is its evaluator and sends any."""
         self.forgotten = False
         """Its keys were deleted on purpose: not to be evaluated here until a reload."""
         self.admitted = 0

@@ -87,7 +87,21 @@ class Lag(Hold):
     """Messages of a partition's lag, and of its growth, that are noise."""
 
 
-_APART = ("failures", "lag")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe(Hold):
+    """Canaries through every broker. Its quorum counts brokers."""
+
+    failures: int = 3
+    """So many in a row, through one broker."""
+    max_latency_s: float | None = None
+    interval_s: float = 10.0
+    """Between two rounds; a canary must be back before the next one is due."""
+    topic: str = "breaker-sidecar-probe"
+    create: bool = True
+    """Make the topic, and a partition for each new broker, where that is missing."""
+
+
+_APART = ("failures", "lag", "probe")
 """Signals that look at no single report."""
 
 
@@ -102,6 +116,7 @@ class SignalSettings:
     missing: Missing | None = None
     delivery: Delivery | None = None
     lag: Lag | None = None
+    probe: Probe | None = None
 
     @property
     def plain(self) -> bool:

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from sidecar.core import lag_rule, rules
+from sidecar.core import probe as probes
 from sidecar.core.backlog import LagBook
 from sidecar.core.lag_rule import LagMemory
 from sidecar.core.normal import Bound, Normal, bound
 from sidecar.core.observe import Seen
+from sidecar.core.probe import ProbeBook
 from sidecar.core.reports import Tally
 from sidecar.core.rules import Signal, count, half_open_ratio, quorum
 from sidecar.core.shedding import Wait, waiting
@@ -63,6 +65,7 @@ def judge(
     memory: Memory | None = None,
     *,
     lag: LagBook | None = None,
+    probe: ProbeBook | None = None,
     now: float = 0.0,
     sealed: bool = False,
     normal: Normal | None = None,
@@ -72,6 +75,7 @@ def judge(
     Args:
         memory: the last judgement's.
         lag: what Kafka said of the consumer group; None where it wasn't asked.
+        probe: what came of the canaries; None where none were sent.
         now: monotonic seconds.
         sealed: an override rejects everything, so that nothing being handled says nothing.
         normal: what has been learned of the flow, for `failure_threshold: auto`.
@@ -88,6 +92,9 @@ def judge(
     if policy.signals.lag is not None:
         word, lag_memory = lag_rule.lag(lag, seen, policy.signals.lag, policy, memory.lag, now=now)
         words.append((word, policy.signals.lag))
+    if policy.signals.probe is not None:
+        canaries = probes.probe(probe, seen, policy.signals.probe, now=now)
+        words.append((canaries, policy.signals.probe))
     since = {
         word.name: memory.unhealthy_since.get(word.name, now)
         for word, _ in words

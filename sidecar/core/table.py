@@ -19,6 +19,7 @@ SIGNALS = frozenset(
         Reason.MISSING,
         Reason.DELIVERY,
         Reason.LAG,
+        Reason.PROBE,
     }
 )
 """What can trip: each signal's name is the reason."""

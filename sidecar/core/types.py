@@ -56,6 +56,8 @@ class Reason(enum.StrEnum):
     """The signal `delivery` was."""
     LAG = "lag"
     """The signal `lag` was."""
+    PROBE = "probe"
+    """The signal `probe` was."""
     OPEN_ELAPSED = "open_elapsed"
     """The open time was over."""
     RECOVERED = "recovered"

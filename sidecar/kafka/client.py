@@ -49,6 +49,7 @@ class Client(Generic[C]):
         now: monotonic seconds.
         draw: a random number from 0 to 1, for the jitter.
         stuck_s: how long calls may bring nothing before the client is abandoned.
+        backoff_s: after a first failed start; 0 where the caller paces itself.
     """
 
     def __init__(
@@ -59,12 +60,14 @@ class Client(Generic[C]):
         now: Callable[[], float],
         draw: Callable[[], float],
         stuck_s: float = STUCK_S,
+        backoff_s: float = BACKOFF_S,
     ) -> None:
         self._make = make
         self._stop = stop
         self._now = now
         self._draw = draw
         self._stuck_s = stuck_s
+        self._backoff_s = backoff_s
         self._client: C | None = None
         self._starting = asyncio.Lock()
         self._failures = 0
@@ -115,7 +118,7 @@ class Client(Generic[C]):
 
     def _backoff(self) -> None:
         """Full jitter over the upper half, so that a fleet doesn't come back in step."""
-        pause_s = min(MAX_BACKOFF_S, BACKOFF_S * 2.0 ** min(self._failures, 16))
+        pause_s = min(MAX_BACKOFF_S, self._backoff_s * 2.0 ** min(self._failures, 16))
         self._failures += 1
         self._not_before = self._now() + pause_s * (0.5 + 0.5 * self._draw())
 

@@ -215,6 +215,7 @@ class Evaluator:
             policy,
             self._memory,
             lag=cell.lag,
+            probe=cell.probe,
             now=now,
             sealed=sealed,
             normal=self._normal.normal,

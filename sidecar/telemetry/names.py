@@ -275,6 +275,22 @@ KAFKA_JUNK = Metric(
     {"op": ()},
 )
 
+PROBE_DURATION = Metric(
+    "breaker_probe_duration_seconds",
+    "histogram",
+    "From sending a canary through a broker until it was read back.",
+    {"broker": ()},
+    by="evaluator",
+    buckets=_REQUEST_BUCKETS,
+)
+PROBE_FAILURES = Metric(
+    "breaker_probe_failures_total",
+    "counter",
+    "Canaries that did not come back in time, by broker.",
+    {"broker": ()},
+    by="evaluator",
+)
+
 # --- publishing ------------------------------------------------------------------------------
 PUBLISH_RECORDS = Metric(
     "breaker_publish_records_total",
@@ -475,6 +491,17 @@ SPOOL_ORPHANED = Event("spool_orphaned", "A spool beside ours can't be taken ove
 KAFKA_LOST = Event("kafka_lost", "Kafka gives no answer about lag; said once when it begins.")
 KAFKA_BACK = Event("kafka_back", "Kafka answers about lag again; said once when it ends.")
 LAG_UNKNOWN = Event("lag_unknown", "One breaker's lag can't be read, and why; said once.")
+PROBE_FAILED = Event(
+    "probe_failed", "A canary failed through a broker, and why; said once until one comes back."
+)
+PROBE_BACK = Event("probe_back", "Canaries come back through a broker again.")
+PROBE_UNKNOWN = Event("probe_unknown", "No canary can be sent, and why; said once a reason.")
+PROBE_TOPIC_MADE = Event(
+    "probe_topic_made", "The topic for canaries, or a partition of it, was made for brokers."
+)
+PROBE_TOPIC_FAILED = Event(
+    "probe_topic_failed", "The topic for canaries can't be made or extended; said once until it is."
+)
 
 # --- publishing ------------------------------------------------------------------------------
 PUBLISH_BROKEN = Event("publish_broken", "Kafka doesn't take a topic's records; said once.")

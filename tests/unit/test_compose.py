@@ -10,8 +10,9 @@ from sidecar import compose
 from sidecar.config.load import load_file
 from sidecar.config.model import Config, policy_hash
 from sidecar.core.decision import OnLoss
-from sidecar.core.signal_settings import Local
+from sidecar.core.signal_settings import Local, Probe
 from sidecar.core.types import Policy
+from tests.telemetry import RecordedTelemetry
 
 
 def _config(tmp_path: Path, text: str) -> Config:
@@ -130,3 +131,23 @@ def test_a_gate_of_its_own_reaches_the_rules(tmp_path: Path) -> None:
     (without,) = compose.policies(_config(tmp_path, "breakers: {a: {signals: {delivery: {}}}}"))
     assert without.local is None
     assert without.signals.delivery is not None
+
+
+def test_canaries_are_sent_only_where_a_breaker_asks_for_them(tmp_path: Path) -> None:
+    """And only then is aiokafka loaded."""
+    where = "kafka: {bootstrap_servers: ['k:9092']}\n"
+    asking = f"{where}breakers: {{a: {{signals: {{probe: {{interval: 3s, topic: t}}}}}}}}"
+    for text, sends in ((where, False), (asking, True)):
+        config = _config(tmp_path, text)
+        (policy,) = compose.policies(config)
+        assert (policy.signals.probe == Probe(interval_s=3.0, topic="t")) is sends
+        board = compose.board(config, "i", now=0.0)
+        made = compose.prober(
+            config,
+            board,
+            RecordedTelemetry(),
+            news=lambda _: None,
+            now=lambda: 0.0,
+            draw=lambda: 0.5,
+        )
+        assert (made is not None) is sends

@@ -243,6 +243,31 @@ ROWS: tuple[Row, ...] = (
                 ),
                 stacked=True,
             ),
+            Panel(
+                "Canaries",
+                "How long one takes through a broker and back, the slowest twentieth left out.",
+                (
+                    Query(
+                        "histogram_quantile(0.95, sum by (fleet, broker, le)"
+                        " (rate(breaker_probe_duration_seconds_bucket{%S}[$__rate_interval])))",
+                        "{{fleet}} broker {{broker}}",
+                    ),
+                ),
+                unit="s",
+                width=12,
+            ),
+            Panel(
+                "Canaries lost",
+                "Within 5 minutes, by broker. Empty is good.",
+                (
+                    Query(
+                        "sum by (fleet, broker) (increase(breaker_probe_failures_total{%S}[5m]))"
+                        " > 0",
+                        "{{fleet}} broker {{broker}}",
+                    ),
+                ),
+                width=12,
+            ),
         ),
     ),
 )

@@ -138,6 +138,8 @@ class KafkaCluster:
         brokers: how many.
         advertised: the port that broker N tells clients to come to, where that isn't its own: a
             proxy's, say.
+        side: makes a second listener for clients, SIDE, with the port of a proxy that broker N
+            tells those who come in by it: so that some can be cut off and others not.
         protocol: of the CLIENT listener; whatever it needs goes into `config`.
         config: more properties, for every broker.
         admin: options of aiokafka's clients that calls from outside need for `protocol`.
@@ -148,6 +150,7 @@ class KafkaCluster:
         brokers: int = 1,
         *,
         advertised: Mapping[int, int] | None = None,
+        side: Mapping[int, int] | None = None,
         protocol: str = "PLAINTEXT",
         config: Mapping[str, str] | None = None,
         admin: Mapping[str, Any] | None = None,
@@ -159,6 +162,8 @@ class KafkaCluster:
         voters = ",".join(f"{node}@127.0.0.1:{port}" for node, port in controllers.items())
         cluster = uuid.uuid4().hex[:22]
         ports = {node: free_port() for node in nodes}
+        self.side_ports = {node: free_port() for node in side or {}}
+        """Where SIDE listens, behind the proxies."""
 
         def make(node: int) -> Broker:
             listeners = (
@@ -166,15 +171,17 @@ class KafkaCluster:
                 f"INTERNAL://127.0.0.1:{free_port()}",
                 f"CONTROLLER://127.0.0.1:{controllers[node]}",
             )
+            aside = f",SIDE://127.0.0.1:{self.side_ports[node]}" if side else ""
+            told_aside = f",SIDE://127.0.0.1:{side[node]}" if side else ""
             told = (advertised or {}).get(node, ports[node])
             properties = {
                 "process.roles": "broker,controller",
                 "node.id": str(node),
                 "controller.quorum.voters": voters,
-                "listeners": ",".join(listeners),
-                "advertised.listeners": f"CLIENT://127.0.0.1:{told},{listeners[1]}",
+                "listeners": ",".join(listeners) + aside,
+                "advertised.listeners": f"CLIENT://127.0.0.1:{told},{listeners[1]}{told_aside}",
                 "listener.security.protocol.map": f"CLIENT:{protocol},INTERNAL:PLAINTEXT,"
-                "CONTROLLER:PLAINTEXT",
+                "CONTROLLER:PLAINTEXT,SIDE:PLAINTEXT",
                 "inter.broker.listener.name": "INTERNAL",
                 "controller.listener.names": "CONTROLLER",
                 "auto.create.topics.enable": "false",

@@ -210,6 +210,33 @@ TABLE = [
     (breaker("foreign_writes: no"), "breakers.a.foreign_writes", 3, "no", "none", "reassert"),
     (breaker("deny_status: 500"), "breakers.a.deny_status", 3, "500", "none", "401, 403, 429 or"),
     (
+        f"{KAFKA}{breaker('signals: {probe: {max_latency: 5s}}')}",
+        "breakers.a.signals.probe.max_latency",
+        4,
+        "5s",
+        "half of interval",
+        "below 5s",
+    ),
+    (
+        f"{KAFKA}{breaker('{topic: t, signals: {probe: {topic: t}}}')}",
+        "breakers.a.signals.probe.topic",
+        4,
+        "t",
+        "messages of t",
+        "topic of their own",
+    ),
+    (
+        (
+            f"{KAFKA}breakers:\n  a: {{signals: {{probe: {{}}}}}}\n"
+            "  b: {consul_key_prefix: m, signals: {probe: {topic: t}}}"
+        ),
+        "breakers.b.signals.probe.topic",
+        4,
+        "t",
+        "one prober",
+        "topic: breaker-sidecar-probe",
+    ),
+    (
         breaker("signals: {delivery: {local: {shut: 15s}}}"),
         "breakers.a.signals.delivery.local.shut",
         3,
@@ -367,3 +394,11 @@ def test_a_flood_of_faults_is_cut() -> None:
 def test_a_long_value_is_cut() -> None:
     (fault,) = faults_of(f"store: {'x' * 1000}")
     assert len(str(fault)) < 200
+
+
+def test_canaries_need_to_know_where_kafka_is() -> None:
+    """Told at the key that is missing, which no line has."""
+    (fault,) = faults_of(breaker("signals: {probe: {}}"))
+    assert (fault.key, fault.line) == ("kafka.bootstrap_servers", None)
+    assert "signals.probe of a sends canaries" in fault.problem
+    assert "kafka-1:9092" in fault.fix

@@ -17,6 +17,7 @@ from sidecar.config.model import (
     Lag,
     Local,
     Missing,
+    Probe,
     Publish,
     PublishTopic,
     Shed,
@@ -50,6 +51,7 @@ def test_every_key_and_its_default_is_told() -> None:
         missing=Missing(),
         delivery=Delivery(local=Local()),
         lag=Lag(),
+        probe=Probe(),
     )
     config = Config(
         breakers={"default": Breaker(signals=every, shed=Shed())},
