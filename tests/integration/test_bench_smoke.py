@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import clients, decisions, evaluation, stalls
+from bench import clients, decisions, evaluation, spool, stalls
 from bench.host import BenchError
 from bench.table import Row, over_rounds, percentile, render
 from bench.wrk import command, parse, reports
@@ -38,6 +38,12 @@ def test_an_evaluation_is_measured_at_every_size() -> None:
     rows = list(evaluation.measure(quick=True))
     assert [row.what.partition(" ")[0] for row in rows[::2]] == ["10", "1,000", "10,000"]
     assert all(row.value is not None and row.value > 0 for row in rows)
+
+
+def test_the_spool_is_measured() -> None:
+    rows = list(spool.measure(quick=True))
+    assert all(row.value is not None for row in rows)
+    assert not any("missing" in row.note for row in rows)
 
 
 def test_a_row_says_whether_its_target_was_met() -> None:
