@@ -1,9 +1,10 @@
-"""`python -m tests.spool_crash ROUNDS SEED FOLDER`: kill -9 at any moment, and look what is left.
+"""`python -m tests.spool_crash ROUNDS SEED FOLDER [moving]`: kill -9 at any moment, and then look.
 
 Each round forks a process that appends, reads and finishes records on the real spool with several
-callers at once, tells each promise on a pipe, and is killed. Then this process opens the folder and
-holds what it finds against what was promised. The last line is a summary in JSON; a broken promise
-ends with 1.
+callers at once, tells each promise on a pipe, and is killed. Then this process opens what is left
+and holds it against what was promised. With `moving` every process is another instance, as a
+rescheduled allocation is, and begins by adopting what the one before has left. The last line is a
+summary in JSON; a broken promise ends with 1.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ import signal
 import sys
 import time
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
-from sidecar.core.spooling import Budget, NewRecord, SpoolSettings
+from sidecar.core.spooling import Budget, NewRecord, SpoolSettings, Stored
+from sidecar.spool.adopt import Adoption
 from sidecar.spool.files import Files
+from sidecar.spool.room import segment_bytes
 from sidecar.spool.spool import DiskSpool, open_vault
 from tests.telemetry import RecordedTelemetry
 
@@ -30,94 +34,105 @@ SETTINGS = SpoolSettings(segment_bytes=256 * 1024, others=Budget(max_bytes=1 << 
 
 
 class Promises:
-    """What the killed processes have said."""
+    """What the killed processes have said, by partition."""
 
     def __init__(self) -> None:
-        self.accepted: dict[int, dict[int, bytes]] = defaultdict(dict)
-        """Partition → sequence → value."""
-        self.begun: dict[int, int] = defaultdict(int)
-        """The highest sequence that was to be marked as done."""
-        self.ended: dict[int, int] = defaultdict(int)
-        """The highest that was said to be."""
+        self.accepted: dict[int, list[str]] = defaultdict(list)
+        """In order, but for what is over."""
+        self.begun: dict[int, set[str]] = defaultdict(set)
+        """Those that were to be marked as done."""
+        self.ended: dict[int, set[str]] = defaultdict(set)
+        """Those that were said to be."""
 
-    def hear(self, line: str) -> None:
-        """One line of a process."""
-        what, partition, seq, *value = line.split()
-        where = int(partition)
-        if what == "accepted":
-            self.accepted[where][int(seq)] = value[0].encode()
-        elif what == "begun":
-            self.begun[where] = max(self.begun[where], int(seq))
-        else:
-            self.ended[where] = max(self.ended[where], int(seq))
+    def hear(self, lines: list[str]) -> None:
+        """All that one process said."""
+        accepted: dict[int, list[tuple[int, str]]] = defaultdict(list)
+        for line in lines:
+            what, where, *rest = line.split()
+            if what == "accepted":
+                accepted[int(where)].append((int(rest[0]), rest[1]))
+            else:
+                (self.begun if what == "begun" else self.ended)[int(where)].update(rest)
+        for partition, told in accepted.items():
+            self.accepted[partition] += [value for _, value in sorted(told)]
 
 
-async def live(folder: Path, promised: int, seed: int) -> None:
+def value_of(stored: Stored) -> str:
+    """What tells a record from all others."""
+    return (stored.record.value or b"").rstrip(b"x").decode()
+
+
+async def live(folder: Path, name: str, promised: int, seed: int) -> None:
     """Append and deliver until killed."""
     draw = random.Random(seed)
-    spool = await DiskSpool.open(folder, "me", SETTINGS, RecordedTelemetry())
+    spool = await DiskSpool.open(folder, name, SETTINGS, RecordedTelemetry())
+    await spool.adopt()
 
-    def say(line: str) -> None:
-        os.write(promised, line.encode() + b"\n")
+    def say(*words: object) -> None:
+        os.write(promised, " ".join(map(str, words)).encode() + b"\n")
 
     async def appends(caller: int) -> None:
         for number in range(1_000_000):
             partition = draw.randrange(PARTITIONS)
-            values = [b"%d.%d.%d.%d" % (seed, caller, number, n) for n in range(draw.randint(1, 9))]
+            names = [f"{seed}.{caller}.{number}.{n}" for n in range(draw.randint(1, 9))]
             new = [
-                NewRecord(b"k", value.ljust(draw.randint(0, 3000), b"x"), (), 1, time.time())
-                for value in values
+                NewRecord(b"k", one.encode().ljust(draw.randint(0, 3000), b"x"), (), 1, time.time())
+                for one in names
             ]
-            sequences = await spool.append("t", partition, new)
-            for seq, one in zip(sequences, new, strict=True):
-                say(f"accepted {partition} {seq} {(one.value or b'').rstrip(b'x').decode()}")
+            for seq, one in zip(await spool.append("t", partition, new), names, strict=True):
+                say("accepted", partition, seq, one)
 
     async def delivers(partition: int) -> None:
         while True:
-            found = await spool.read("t", partition, max_records=draw.randint(1, 200))
+            found = await spool.read("t", partition, max_records=draw.randint(1, 100))
             if found:
-                say(f"begun {partition} {found[-1].seq}")
+                say("begun", partition, *map(value_of, found))
                 await spool.done("t", partition, found[-1].seq)
-                say(f"ended {partition} {found[-1].seq}")
+                say("ended", partition, *map(value_of, found))
             await asyncio.sleep(draw.random() * 0.05)
 
     await asyncio.gather(*[appends(n) for n in range(6)], *[delivers(n) for n in range(PARTITIONS)])
 
 
-def check(folder: Path, promises: Promises) -> int:
-    """Hold the folder against the promises; how many records wait in it."""
-    vault = open_vault(folder / "me", SETTINGS, RecordedTelemetry(), Files())
+def check(folder: Path, name: str, promises: Promises) -> int:
+    """Hold what is left against the promises; how many records wait in it."""
+    vault = open_vault(folder / name, SETTINGS, RecordedTelemetry(), Files())
+    Adoption(vault, partial(segment_bytes, SETTINGS)).run()
     waiting = 0
     for partition in range(PARTITIONS):
-        done = vault.backlog("t", partition).done_seq
-        assert promises.ended[partition] <= done <= promises.begun[partition] or not done, (
-            f"partition {partition}: done is {done}, not between {promises.ended[partition]} "
-            f"and {promises.begun[partition]}"
-        )
-        found: dict[int, bytes | None] = {}
+        found: list[Stored] = []
         while some := vault.read(
-            "t", partition, after=max(found, default=0), max_records=1000, max_bytes=1 << 22
+            "t",
+            partition,
+            after=found[-1].seq if found else 0,
+            max_records=1000,
+            max_bytes=1 << 22,
         ):
-            found.update((stored.seq, stored.record.value) for stored in some)
-        assert list(found) == list(range(done + 1, done + 1 + len(found))), "gaps"
-        accepted = promises.accepted[partition]
-        for seq, value in accepted.items():
-            kept = (found.get(seq) or b"").rstrip(b"x")
-            assert seq <= done or kept == value, f"partition {partition}: {seq} is lost"
-        promises.accepted[partition] = {s: v for s, v in accepted.items() if s > done}
+            found += some
+        values = [value_of(stored) for stored in found]
+        assert len(set(values)) == len(values), f"partition {partition}: something is there twice"
+        again = promises.ended[partition] & set(values)
+        assert not again, f"partition {partition}: {again} are done, and there again"
+        due = [v for v in promises.accepted[partition] if v not in promises.begun[partition]]
+        kept = set(due)
+        there = [value for value in values if value in kept]
+        lost = kept - set(there)
+        assert not lost, f"partition {partition}: {lost} are lost"
+        assert there == due, f"partition {partition}: out of order: {there}, and not {due}"
+        promises.accepted[partition] = due
         waiting += len(found)
     vault.close()
     return waiting
 
 
-def one_round(folder: Path, promises: Promises, seed: int) -> int:
+def one_round(folder: Path, name: str, promises: Promises, seed: int) -> int:
     """Let a process live for a while, kill it, and hear what it had said."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
         os.close(reading)
         try:
-            asyncio.run(live(folder, writing, seed))
+            asyncio.run(live(folder, name, writing, seed))
         finally:
             os._exit(1)
     os.close(writing)
@@ -131,20 +146,21 @@ def one_round(folder: Path, promises: Promises, seed: int) -> int:
     os.close(reading)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status), "the process had ended before it was killed"
-    lines = said.decode().splitlines()
-    for line in lines:
-        promises.hear(line)
+    # The last line may have been cut off.
+    lines = said.decode().rpartition("\n")[0].splitlines()
+    promises.hear(lines)
     return len(lines)
 
 
-def main(rounds: int, seed: int, folder: Path) -> int:
+def main(rounds: int, seed: int, folder: Path, *, moving: bool) -> int:
     """Run the rounds."""
     promises, said, waiting, idle = Promises(), 0, 0, 0
     for number in range(rounds):
-        lines = one_round(folder, promises, seed + number)
+        name = f"alloc-{number}" if moving else "me"
+        lines = one_round(folder, name, promises, seed + number)
         said, idle = said + lines, idle + (not lines)
         try:
-            waiting = check(folder, promises)
+            waiting = check(folder, f"next-{number}" if moving else name, promises)
         except AssertionError as broken:
             return tell({"round": number, "broken": str(broken)}, 1)
     return tell({"rounds": rounds, "promises": said, "idle": idle, "waiting": waiting}, 0)
@@ -157,4 +173,6 @@ def tell(summary: dict[str, object], code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])))
+    sys.exit(
+        main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), moving="moving" in sys.argv[4:])
+    )

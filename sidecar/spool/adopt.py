@@ -9,7 +9,7 @@ and the folder is deleted when nothing is left in it.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,27 +34,23 @@ class Adoption:
 
     def run(self) -> Sequence[Adopted]:
         """Take over what can be. Raises SpoolFault where even a look is not possible."""
+        failed: dict[Path, Exception] = {}
         taken: list[tuple[Folder, Found]] = []
-        failed: list[tuple[Path, Exception]] = []
         for path in others_beside(self._around.folder.path):
             try:
                 taken.append(self._take(path))
             except SpoolTaken:
                 continue
             except (SpoolFault, OSError, sqlite3.Error) as error:
-                failed.append((path, error))
-        adopted: list[Adopted] = []
-        for folder, found in sorted(taken, key=_oldest_at):
-            try:
-                adopted += self._move(folder, found)
-            except (SpoolFault, OSError, sqlite3.Error) as error:
-                failed.append((folder.path, error))
-            finally:
+                failed[path] = error
+        try:
+            return self._move(taken, failed)
+        finally:
+            for folder, found in taken:
                 found.ledger.close()
                 folder.release()
-        self.orphans = len(failed)
-        self._tell(failed)
-        return adopted
+            self.orphans = len(failed)
+            self._tell(failed)
 
     def _take(self, path: Path) -> tuple[Folder, Found]:
         folder = Folder.take(path, self._around.files)
@@ -64,8 +60,50 @@ class Adoption:
             folder.release()
             raise
 
-    def _move(self, folder: Folder, found: Found) -> list[Adopted]:
+    def _move(
+        self, taken: Sequence[tuple[Folder, Found]], failed: dict[Path, Exception]
+    ) -> list[Adopted]:
         """Move everything, keys and flags first: a record never is here without its key."""
+        logs: list[tuple[Folder, Log]] = []
+        for folder, found in taken:
+            try:
+                self._bring_along(found)
+            except (SpoolFault, OSError, sqlite3.Error) as error:
+                failed[folder.path] = error
+            else:
+                logs += [(folder, log) for log in found.logs.values()]
+        adopted: dict[tuple[str, int], int] = {}
+        # An interrupted adoption leaves parts of one log in two folders: the older comes first.
+        for folder, log in sorted(logs, key=lambda one: one[1].view.oldest_at or 0.0):
+            here = self._vault.log(log.topic, log.partition)
+            before = here.waiting
+            try:
+                if folder.path not in failed:
+                    self._move_log(log, here)
+            except OSError as error:
+                failed[folder.path] = error
+            where = (log.topic, log.partition)
+            adopted[where] = adopted.get(where, 0) + here.waiting - before
+        self._vault.notebook.write()
+        for folder, found in taken:
+            if folder.path not in failed:
+                self._keep_quarantine(folder)
+                found.ledger.close()
+                folder.remove()
+        said = [
+            Adopted(topic=topic, partition=partition, records=records)
+            for (topic, partition), records in sorted(adopted.items())
+            if records
+        ]
+        if said:
+            self._around.telemetry.event(
+                names.SPOOL_ADOPTED,
+                spools=[folder.path.name for folder, _ in taken if folder.path not in failed],
+                records=sum(one.records for one in said),
+            )
+        return said
+
+    def _bring_along(self, found: Found) -> None:
         notebook = self._vault.notebook
         self._vault.note_spoiled(found.spoiled)
         found.ledger.write_keys(found.keys)
@@ -74,20 +112,6 @@ class Adoption:
             notebook.write()
         for topic in found.ledger.paused():
             notebook.pause(topic, paused=True)
-        adopted: list[Adopted] = []
-        for where, log in sorted(found.logs.items()):
-            before = (here := self._vault.log(*where)).waiting
-            self._move_log(log, here)
-            if records := here.waiting - before:
-                adopted.append(Adopted(topic=where[0], partition=where[1], records=records))
-        notebook.write()
-        self._keep_quarantine(folder)
-        folder.remove()
-        records = sum(one.records for one in adopted)
-        self._around.telemetry.event(
-            names.SPOOL_ADOPTED, spool=folder.path.name, records=records, logs=len(adopted)
-        )
-        return adopted
 
     def _move_log(self, log: Log, here: Log) -> None:
         files = self._around.files
@@ -111,16 +135,11 @@ class Adoption:
                 self._around.files.make_folder(own)
                 self._around.files.rename(path, own / f"{folder.path.name[:60]}.{path.name}")
 
-    def _tell(self, failed: Sequence[tuple[Path, Exception]]) -> None:
-        for path, error in failed:
+    def _tell(self, failed: Mapping[Path, Exception]) -> None:
+        for path, error in failed.items():
             if path not in self._told:
                 said = str(fault_of(error) if isinstance(error, OSError) else error)
                 self._around.telemetry.event(
                     names.SPOOL_ORPHANED, level="warning", spool=str(path), error=said
                 )
-        self._told = {path for path, _ in failed}
-
-
-def _oldest_at(taken: tuple[Folder, Found]) -> float:
-    ages = [log.view.oldest_at for log in taken[1].logs.values()]
-    return min((at for at in ages if at is not None), default=0.0)
+        self._told = set(failed)

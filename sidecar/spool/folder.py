@@ -24,6 +24,7 @@ from sidecar.core.spooling import TOPIC_MAX
 from sidecar.spool.files import Files
 
 FORMAT: Final = 1
+_LAST = ("format.new", "format", "lock")
 _PATH_MAX = 255
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -80,14 +81,26 @@ class Folder:
             self._lock = None
 
     def remove(self) -> None:
-        """Delete the folder with all there is in it, and let go of it."""
-        shutil.rmtree(self.path)
+        """Delete the folder with all there is in it, and let go of it.
+
+        Until the end it looks like a spool, so that an interrupted removal is gone on with; and the
+        ledger outlives the segments that it says are done.
+        """
+        shutil.rmtree(self.path / "logs", ignore_errors=True)
+        for path in self.path.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in _LAST:
+                path.unlink()
+        for name in _LAST:
+            (self.path / name).unlink(missing_ok=True)
+        self.path.rmdir()
         self.release()
 
     def _check_format(self, files: Files) -> None:
         kept = self.path / "format"
         if not kept.exists():
-            if others := [p.name for p in self.path.iterdir() if p.name != "lock"]:
+            if others := [p.name for p in self.path.iterdir() if p.name not in _LAST]:
                 raise SpoolFormat(f"{self.path} is no spool: {others[0]} is there, and no format")
             made = self.path / "format.new"
             fd = os.open(made, _OPEN | os.O_TRUNC, 0o600)
@@ -116,7 +129,11 @@ def is_spool(path: Path) -> bool:
 
 def _locked(path: Path) -> int:
     while True:
-        lock = os.open(path / "lock", _OPEN, 0o600)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            lock = os.open(path / "lock", _OPEN, 0o600)
+        except FileNotFoundError:
+            continue  # somebody has just deleted it
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever adopted the folder deleted it with its lock, maybe just now.
@@ -126,7 +143,6 @@ def _locked(path: Path) -> int:
             os.close(lock)
             raise SpoolTaken(f"the spool {path} is in use by another process") from fault
         os.close(lock)
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def encoded(name: str) -> str:
@@ -162,4 +178,12 @@ def others_beside(own: Path) -> list[Path]:
         found = sorted(own.parent.iterdir())
     except OSError as fault:
         raise SpoolFault(f"{own.parent}: {fault.strerror}") from fault
-    return [path for path in found if path != own and is_spool(path)]
+    return [path for path in found if path != own and (is_spool(path) or _barely_begun(path))]
+
+
+def _barely_begun(path: Path) -> bool:
+    """Whether its making, or its removal, was interrupted: nothing but our own files is there."""
+    if path.name.startswith(".") or path.is_symlink() or not path.is_dir():
+        return False
+    names = {p.name for p in path.iterdir()}
+    return "lock" in names and names <= set(_LAST)

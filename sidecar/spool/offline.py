@@ -129,13 +129,14 @@ def verify(path: Path) -> Iterator[Verified]:
         with _faults():
             for topic, partition, folder in logs_in(one):
                 segments = segments_in(folder)
-                for number, segment in enumerate(segments):
-                    last = number == len(segments) - 1
+                for segment, after in zip(segments, [*segments[1:], None], strict=True):
                     with suppress(FileNotFoundError):  # just given back
-                        yield _verified(one.name, topic, partition, segment, last=last)
+                        yield _verified(one.name, topic, partition, segment, after)
 
 
-def _verified(spool: str, topic: str, partition: int, segment: Segment, *, last: bool) -> Verified:
+def _verified(
+    spool: str, topic: str, partition: int, segment: Segment, after: Segment | None
+) -> Verified:
     size = segment.path.stat().st_size
     records, missing, expected = 0, 0, segment.skip
     damaged: list[tuple[int, int]] = []
@@ -146,7 +147,9 @@ def _verified(spool: str, topic: str, partition: int, segment: Segment, *, last:
             records += 1
             missing += item.ordinal - expected
             expected = item.ordinal + 1
-    unfinished = last and bool(damaged) and damaged[-1][1] == size
+    if after is not None:
+        missing += max(0, segment.ordinal(after.first_seq) - expected)
+    unfinished = after is None and bool(damaged) and damaged[-1][1] == size
     if unfinished:
         damaged.pop()
     return Verified(

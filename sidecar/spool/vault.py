@@ -291,13 +291,13 @@ class Vault:
 
     def note_spoiled(self, spoiled: Iterable[Spoiled]) -> None:
         """Set damage aside, and tell of what is news."""
-        folder = self.around.folder
+        quarantine = self.around.folder.quarantine
         for segment, start, end in spoiled:
-            if set_aside(folder.quarantine, segment.path, start, end):
+            if set_aside(quarantine, segment.path, start, end):
                 self.around.telemetry.event(
                     names.SPOOL_DAMAGED,
                     level="error",
-                    segment=str(segment.path.relative_to(folder.path)),
+                    segment="/".join(segment.path.parts[-3:]),
                     start=start,
                     bytes=end - start,
                 )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.core.errors import SpoolClosed, SpoolDiskFull, SpoolFull, SpoolTaken
-from sidecar.core.spooling import Accepted, Claim, Idempotency, Spool, SpoolSettings
+from sidecar.core.spooling import Accepted, Adopted, Claim, Idempotency, Spool, SpoolSettings
 from sidecar.spool import spool as module
 from sidecar.spool.files import Files
 from sidecar.spool.keys import SpoolKeys
@@ -264,8 +264,7 @@ async def test_spools_of_daemons_that_are_gone_are_adopted(tmp_path: Path) -> No
     await alive.append("t", 0, [record(999)])
     spool = await opened(tmp_path)
     await spool.append("t", 0, [record(55)])
-    (first, second) = await spool.adopt()
-    assert (first.topic, first.partition, first.records + second.records) == ("t", 0, 16)
+    assert await spool.adopt() == [Adopted(topic="t", partition=0, records=16)]
     found = await spool.read("t", 0)
     assert [s.seq for s in found] == list(range(1, 18))
     assert [s.record for s in found] == [
@@ -343,6 +342,24 @@ async def test_an_interrupted_adoption_is_gone_on_with(tmp_path: Path, steps: in
     await second.close()
 
 
+async def test_what_an_interrupted_adoption_left_in_two_folders_is_in_order_again(
+    tmp_path: Path,
+) -> None:
+    """One partition's older half was moved; the other folder holds the oldest record of all."""
+    first = await opened(tmp_path, name="half moved")
+    await first.append("t", 0, [record(n, at=AT + n) for n in range(10, 15)])
+    await first.close()
+    rest = await opened(tmp_path, name="the rest")
+    await rest.append("t", 0, [record(n, at=AT + n) for n in range(15, 20)])
+    await rest.append("t", 1, [record(n, at=AT + n) for n in range(5)])
+    await rest.close()
+    spool = await opened(tmp_path)
+    await spool.adopt()
+    found = await spool.read("t", 0)
+    assert [s.record.accepted_at for s in found] == [AT + n for n in range(10, 20)]
+    await spool.close()
+
+
 async def test_what_can_not_be_adopted_is_left_and_told(tmp_path: Path) -> None:
     await left_behind(tmp_path, "newer", range(3))
     (tmp_path / "newer" / "format").write_text('{"spool": 99}')
@@ -356,3 +373,29 @@ async def test_what_can_not_be_adopted_is_left_and_told(tmp_path: Path) -> None:
     told = [level for name, level, _ in telemetry.events if name == names.SPOOL_ORPHANED]
     assert told == ["warning"]
     assert (tmp_path / "newer" / "format").exists()
+
+
+async def test_what_an_interrupted_start_or_removal_leaves_is_cleared_away(tmp_path: Path) -> None:
+    for name, files in (("begun", ["lock"]), ("ending", ["lock", "format.new"])):
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).touch()
+    (tmp_path / "no spool").mkdir()
+    spool = await opened(tmp_path)
+    assert await spool.adopt() == []
+    assert folders(tmp_path) == ["me", "no spool"]
+    await spool.close()
+
+
+async def test_damage_in_what_is_adopted_is_set_aside_too(tmp_path: Path) -> None:
+    await left_behind(tmp_path, "gone", range(10))
+    (path,) = (tmp_path / "gone" / "logs" / "t" / "0").iterdir()
+    content = bytearray(path.read_bytes())
+    content[5] ^= 1
+    path.write_bytes(content)
+    (tmp_path / "gone" / "ledger.db").unlink()
+    spool = await opened(tmp_path)
+    await spool.adopt()
+    assert [s.record for s in await spool.read("t", 0)] == records(range(1, 10))
+    assert list((tmp_path / "me" / "quarantine").iterdir())
+    await spool.close()
