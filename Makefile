@@ -1,5 +1,5 @@
 # `make` alone lists what there is. Needs nothing but Python 3.11 or newer (`make PYTHON=python3.12 …`).
-# ARGS goes to the program behind run, test, test-fast, test-all, bench, bundle and tools: make run ARGS='-c my.yaml'
+# ARGS goes to the program behind run, test, test-fast, test-all, bench, demo, bundle and tools: make run ARGS='-c my.yaml'
 
 PYTHON := python3
 ARGS :=
@@ -7,7 +7,7 @@ VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv run test test-fast test-all lint bench bench-fleet docs-security dashboard tools lock clean
+.PHONY: help venv run test test-fast test-all lint bench bench-fleet demo docs-security dashboard tools lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
@@ -55,6 +55,11 @@ bench: .venv/.dev ## the measurements
 	@$(VENV_PYTHON) -m tools.get_tools consul
 	@$(VENV_PYTHON) -m tools.get_tools opa || echo 'Measuring without OPA.' >&2
 	@$(VENV_PYTHON) -m bench $(ARGS)
+
+# Ctrl-C is the program's to handle, so it replaces the shell.
+demo: .venv/.runtime ## an outage with the breaker and without, on real Kafka and Consul (PLAIN=1: text only)
+	@$(VENV_PYTHON) -m tools.get_tools consul kafka >&2
+	@exec $(VENV_PYTHON) -m tools.demo $(if $(PLAIN),--plain) $(ARGS)
 
 dashboard: .venv/.dev ## monitoring/dashboard.json anew, from tools/dashboard
 	@$(VENV_PYTHON) -m tools.dashboard

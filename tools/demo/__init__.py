@@ -1,0 +1,1 @@
+"""`make demo`: the outage and its cure, on real Kafka and Consul, in one terminal."""
