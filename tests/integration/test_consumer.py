@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from sidecar.consumer import Event, Limits, Permanent, RetryPolicy, Runner
+from sidecar.consumer import Event, Limits, Permanent, RetryPolicy, Runner, SinkFailed
 from sidecar.consumer.headers import number_of, text_of
+from sidecar.consumer.kafka import KafkaSource
+from sidecar.consumer.source import NotOurs, Place
 from tests.kafka import Kafka
 from tests.servers import poll_until
 
@@ -46,6 +48,7 @@ def quick(kafka: Kafka, topic: str, handler: Any, **more: Any) -> Runner[Any]:
         "bootstrap_servers": kafka.bootstrap,
         "retry": RetryPolicy(in_place=1, first_s=0.02, delays_s=(0.5, 1.0)),
         "limits": Limits(commit_every_s=0.1),
+        "consumer": {"session_timeout_ms": 4000, "heartbeat_interval_ms": 200},
         **more,
     }
     return Runner(topic, **settings)
@@ -85,3 +88,96 @@ async def test_each_event_is_handled_retried_or_set_aside_and_all_of_it_committe
     assert text_of(letters[b"9"], "breaker-topic") == topic
     committed = kafka.committed(f"g-{topic}", topic)
     assert committed == {p: end for p, end in kafka.end_offsets(topic).items() if end}
+
+
+async def test_a_second_member_takes_over_what_the_first_has_committed_and_no_more(
+    kafka: Kafka, topic: str
+) -> None:
+    kafka.produce(topic, [b"%d" % n for n in range(600)])
+    seen: list[int] = []
+
+    async def handle(event: Event[bytes]) -> None:
+        seen.append(int(event.value))
+        await asyncio.sleep(0.02)
+
+    limits = Limits(concurrency=4, commit_every_s=30.0)
+    async with running(quick(kafka, topic, handle, limits=limits)) as first:
+        await poll_until(lambda: len(seen) >= 40, PATIENCE_S, "the first is at it")
+        async with running(quick(kafka, topic, handle, limits=limits)) as second:
+            await poll_until(lambda: len(set(seen)) == 600, PATIENCE_S, "all are handled")
+            assert first.flow.shards.keys().isdisjoint(second.flow.shards.keys())
+            assert second.flow.counts[topic]["handled"] > 0
+    assert sorted(seen) == list(range(600)), "nothing is handled twice: all was drained"
+
+
+async def test_without_its_dead_letter_topic_an_event_stays_uncommitted(
+    kafka: Kafka, topic: str
+) -> None:
+    kafka.produce(topic, [b"bad", b"good"], partition=0)
+    handled = asyncio.Event()
+
+    async def handle(event: Event[bytes]) -> None:
+        if event.value == b"bad":
+            raise Permanent("never")
+        handled.set()
+
+    runner = quick(
+        kafka,
+        topic,
+        handle,
+        create_topics=False,
+        retry=RetryPolicy(delays_s=()),
+        limits=Limits(commit_every_s=0.1, kafka_s=1.0, drain_s=1.0),
+    )
+    async with running(runner):
+        await asyncio.wait_for(handled.wait(), PATIENCE_S)
+        await poll_until(lambda: runner.flow.moving == 1, PATIENCE_S, "it is on its way")
+        assert kafka.committed(f"g-{topic}", topic) in ({}, {0: 0})
+        await asyncio.to_thread(kafka.create_topic, f"{topic}.dlq")
+        await poll_until(lambda: runner.flow.moving == 0, PATIENCE_S, "it is written")
+    assert kafka.committed(f"g-{topic}", topic) == {0: 2}
+    assert [record.value for record in kafka.read(f"{topic}.dlq", 1)] == [b"bad"]
+
+
+async def test_a_member_that_the_group_has_dropped_commits_nothing(
+    kafka: Kafka, topic: str
+) -> None:
+    source = KafkaSource(
+        bootstrap_servers=kafka.bootstrap,
+        topics=[topic],
+        group=topic,
+        client={},
+        consumer={},
+        drain_s=1.0,
+        timeout_s=5.0,
+    )
+
+    class Told:
+        lost: bool | None = None
+
+        async def assigned(self, places: Collection[Place]) -> None: ...
+
+        async def revoked(self, places: Collection[Place], *, lost: bool) -> None:
+            Told.lost = lost
+            with pytest.raises(NotOurs):
+                await source.commit(dict.fromkeys(places, 1))
+
+    kafka.produce(topic, [b"1"], partition=0)
+    await source.start(Told())
+    try:
+        await source.commit({Place(topic, 0): 1})
+        # What aiokafka does when the broker does not know this member any more.
+        source._consumer._coordinator.reset_generation()
+        await poll_until(lambda: Told.lost, PATIENCE_S, "it was told")
+    finally:
+        await source.stop()
+    assert kafka.committed(topic, topic) == {0: 1}
+
+
+async def test_topics_that_are_missing_and_may_not_be_made_are_told(
+    kafka: Kafka, prefix: str
+) -> None:
+    async def handle(event: Event[bytes]) -> None: ...
+
+    with pytest.raises(SinkFailed, match=f"no topic {prefix}"):
+        await quick(kafka, prefix, handle).run(signals=False)
