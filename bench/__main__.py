@@ -16,6 +16,7 @@ from bench import (
     host,
     load,
     memory,
+    signals,
     spool,
     stalls,
     takeover,
@@ -34,6 +35,7 @@ SECTIONS: dict[str, Callable[..., Iterator[Row]]] = {
     "clients": clients.measure,
     "footprint": footprint.measure,
     "evaluation": evaluation.measure,
+    "signals": signals.measure,
     "takeover": takeover.measure,
 }
 
