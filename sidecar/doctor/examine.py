@@ -13,7 +13,7 @@ from sidecar.config.model import Config
 from sidecar.core.errors import StoreError
 from sidecar.core.ports import Page
 from sidecar.doctor import agent as consul
-from sidecar.doctor import files, fleet, kafka, listening, reach, rights, running
+from sidecar.doctor import files, fleet, flows, kafka, listening, reach, rights, running
 from sidecar.doctor.agent import Agent
 from sidecar.doctor.findings import Finding, Level, fault, fine, warning
 from sidecar.store import answers
@@ -45,7 +45,11 @@ def examine(
         yield fine(running.CHECK, "none answers yet")
     else:
         yield from running.sidecar(status, config)
-    yield from kafka.brokers(kafka.brokers_of(path))
+    connection = compose.kafka(config)
+    if connection is None:
+        yield from kafka.brokers(kafka.brokers_of(path))
+    else:
+        yield from asyncio.run(flows.kafka(connection, config))
     if config.store == "consul":
         yield from asyncio.run(_consul(config))
 

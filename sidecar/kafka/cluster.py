@@ -58,9 +58,9 @@ class Cluster:
         """Take in which brokers there are, from an answer that says so."""
         self._client.cluster.update_metadata(metadata)
 
-    def junk(self, op: str) -> None:
+    def junk(self) -> None:
         """Count a part of an answer that made no sense and was left out."""
-        self._telemetry.count(names.KAFKA_JUNK, op=op)
+        self._telemetry.count(names.KAFKA_JUNK)
 
     async def ask(self, op: str, node: int, request: Any) -> Any:
         """One request to one broker.

@@ -55,7 +55,7 @@ class LagReader:
         self._round_s = ROUND_TIMEOUTS * connection.request_timeout_s
         self._failing = False
         self._client = Client(
-            lambda: _Asking(connection, telemetry, now), _Asking.close, now=now, draw=draw
+            lambda: Asking(connection, telemetry, now), Asking.close, now=now, draw=draw
         )
 
     async def run(self) -> None:
@@ -130,8 +130,11 @@ class LagReader:
             self._telemetry.event(names.KAFKA_LOST, level="warning", error=str(fault))
 
 
-class _Asking:
-    """A client and what it knows of the cluster; both are given up together."""
+class Asking:
+    """A client and what it knows of the cluster; both are given up together.
+
+    `round` is that of `Offsets`.
+    """
 
     def __init__(
         self, connection: Connection, telemetry: Telemetry, now: Callable[[], float]
@@ -141,7 +144,9 @@ class _Asking:
         self.round = self._offsets.round
 
     async def start(self) -> None:
+        """Find the brokers. Raises KafkaConnectionError."""
         await self._cluster.start()
 
     async def close(self) -> None:
+        """Let go of the connections."""
         await self._cluster.close()

@@ -180,7 +180,7 @@ class Offsets:
             if group in asked:
                 self._take(groups[group], group, topics, error)
             else:
-                self._cluster.junk("offsets")
+                self._cluster.junk()
         for group, _, state, _ in listed.groups:
             if group in asked:
                 groups[group].state = state
@@ -197,7 +197,7 @@ class Offsets:
                 usable = not fault and offset >= ABSENT
                 known.committed[topic, partition] = offset if usable else NO_ANSWER
                 if not fault and not usable:
-                    self._cluster.junk("offsets")
+                    self._cluster.junk()
 
     # --- topics ----------------------------------------------------------------------------
 
@@ -242,7 +242,7 @@ class Offsets:
                 elif error in _STALE:
                     self._looked = float("-inf")
                 elif not error:
-                    self._cluster.junk(op)
+                    self._cluster.junk()
 
     def _lagging(
         self,

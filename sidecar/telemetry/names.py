@@ -272,7 +272,6 @@ KAFKA_JUNK = Metric(
     "breaker_kafka_junk_total",
     "counter",
     "Parts of Kafka's answers that made no sense and were left out.",
-    {"op": ()},
 )
 
 PROBE_DURATION = Metric(

@@ -13,21 +13,26 @@ import pytest
 
 from tests.acceptance.support import Consumers, Place, fleet, measured, timing
 from tests.daemon import Daemon
+from tests.kafka import Kafka
 from tests.monitoring.prometheus import Prometheus
 from tests.monitoring.promql import asked
 from tests.monitoring.sources import annotation_queries, expressions, panel_queries, rules
 from tests.servers import ConsulServer, poll_until_sync
 
-pytestmark = [pytest.mark.consul, pytest.mark.promtool]
+pytestmark = [pytest.mark.consul, pytest.mark.kafka, pytest.mark.promtool]
 
 DEADLINE_S = 60.0
 SILENT = {"panel Restarts A"}
 """What has nothing to show, because no sidecar has been restarted."""
 BY_PROMETHEUS = {"up", "ALERTS"}
-BREAKERS: dict[str, dict[str, object]] = {
-    "orders": timing(half_open={"initial": 0.1, "ramp": "800ms", "max": "20s"}),
-    "refunds": timing(mode="shadow"),
-}
+
+
+def _breakers(topic: str) -> dict[str, dict[str, object]]:
+    quick = {"initial": 0.1, "ramp": "800ms", "max": "20s"}
+    return {
+        "orders": timing(half_open=quick, topic=topic, group=topic, signals={"lag": {}}),
+        "refunds": timing(mode="shadow"),
+    }
 
 
 class Scene:
@@ -68,12 +73,17 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(consul: ConsulServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def scene(
+    consul: ConsulServer, kafka: Kafka, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
     """The whole story, so that the tests below only look: quiet, tripped, forced, healed."""
     place = Place(consul, f"test-{uuid.uuid4().hex[:12]}")
     folder = tmp_path_factory.mktemp("prometheus")
+    topic = kafka.create_topic(place.prefix)
+    kafka.commit(topic, topic, {0: 0})
+    config = place.config(_breakers(topic), kafka={"bootstrap_servers": [kafka.bootstrap]})
     with (
-        fleet(place.config(BREAKERS)) as daemons,
+        fleet(config) as daemons,
         Consumers(place, breaker="orders") as orders,
         Consumers(place, breaker="refunds") as refunds,
         Prometheus(folder, {f"n{d.port}": f"{d.host}:{d.port}" for d in daemons}) as prometheus,

@@ -232,6 +232,21 @@ ROWS: tuple[Row, ...] = (
                 stacked=True,
             ),
             Panel(
+                "Lag",
+                "Messages behind, and the age of the oldest in seconds, where signals.lag is on."
+                " No line: unknown.",
+                (
+                    Query(
+                        "max by (fleet, breaker) (breaker_lag_messages{%B})",
+                        "{{fleet}} {{breaker}} messages",
+                    ),
+                    Query(
+                        "max by (fleet, breaker) (breaker_lag_seconds{%B})",
+                        "{{fleet}} {{breaker}} seconds",
+                    ),
+                ),
+            ),
+            Panel(
                 "Transitions",
                 "State changes within 5 minutes, by where to and why.",
                 (

@@ -130,6 +130,47 @@ ROWS: tuple[Row, ...] = (
         ),
     ),
     (
+        "Kafka, seen from evaluators",
+        (
+            Panel(
+                "Requests to Kafka",
+                "Requests a second by operation and outcome: their number doesn't grow with the"
+                " breakers. Without a signal that reads Kafka there are none.",
+                (
+                    Query(
+                        "sum by (fleet, op, outcome)"
+                        " (rate(breaker_kafka_requests_total{%S}[$__rate_interval]))",
+                        "{{fleet}} {{op}} {{outcome}}",
+                    ),
+                ),
+                unit="reqps",
+                stacked=True,
+            ),
+            Panel(
+                "Duration of requests to Kafka",
+                "99th percentile by operation, connecting included.",
+                (
+                    Query(
+                        "histogram_quantile(0.99, sum by (fleet, op, le)"
+                        " (rate(breaker_kafka_request_duration_seconds_bucket{%S}"
+                        "[$__rate_interval])))",
+                        "{{fleet}} {{op}}",
+                    ),
+                ),
+                unit="s",
+            ),
+            Panel(
+                "Answers that make no sense",
+                "Parts of Kafka's answers that were left out, within 5 minutes. None is good.",
+                (
+                    Query(
+                        "sum by (fleet) (increase(breaker_kafka_junk_total{%S}[5m]))", "{{fleet}}"
+                    ),
+                ),
+            ),
+        ),
+    ),
+    (
         "The sidecars themselves",
         (
             Panel(

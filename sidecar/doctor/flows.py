@@ -1,0 +1,128 @@
+"""The brokers of `kafka.bootstrap_servers`, and the topics and groups that a signal reads there.
+
+Asked as the daemon asks: by its own client, with its own credentials. A broker that takes a TCP
+connection and answers nothing is found out here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from sidecar.config.model import Breaker, Config
+from sidecar.core.errors import KafkaDenied, KafkaUnavailable
+from sidecar.core.lag import ABSENT, NO_ANSWER
+from sidecar.core.types import Scalar
+from sidecar.doctor.findings import Finding, fault, fine, warning
+
+if TYPE_CHECKING:
+    from sidecar.core.backlog import Reading
+    from sidecar.kafka.connection import Connection
+    from sidecar.kafka.offsets import Flow
+
+CHECK = "kafka"
+KEY = "kafka.bootstrap_servers"
+TIMEOUTS = 4.0
+"""The topics and groups may take this many request timeouts together."""
+
+
+class _Quiet:
+    """Nobody counts what `doctor` asks."""
+
+    def count(self, metric: str, amount: float = 1, /, **labels: str) -> None:
+        """See the port `Telemetry`."""
+
+    def observe(self, metric: str, value: float, /, **labels: str) -> None:
+        """See the port `Telemetry`."""
+
+    def event(self, name: str, /, *, level: str = "info", **fields: Scalar | Sequence[str]) -> None:
+        """See the port `Telemetry`."""
+
+
+async def kafka(connection: Connection, config: Config) -> list[Finding]:
+    """What the brokers say, and then what they say of each breaker's flow."""
+    from sidecar.kafka import reach
+
+    servers = connection.bootstrap_servers
+    value = ", ".join(servers)
+    try:
+        told = await asyncio.gather(*(reach.fault(connection, server) for server in servers))
+    except KafkaDenied as refused:
+        return [fault(CHECK, str(refused), "see to the file, or correct the setting")]
+    away = [each for each in told if each is not None]
+    if not away:
+        found = [fine(CHECK, f"{len(servers)} brokers answer", KEY, value)]
+    else:
+        said = f"{len(away)} of {len(servers)} brokers can't be used ({'; '.join(map(str, away))})"
+        denied = any(isinstance(each, KafkaDenied) for each in away)
+        mend = (
+            "correct kafka.tls and kafka.sasl, or give this user its rights"
+            if denied
+            else "start them, open the network to them, or correct their addresses"
+        )
+        all_away = len(away) == len(servers)
+        found = [(fault if all_away else warning)(CHECK, said, mend, KEY, value)]
+    read = {
+        name: each
+        for name, each in config.breakers.items()
+        if each.topic is not None and each.group is not None and each.signals.lag is not None
+    }
+    if len(away) < len(servers) and read:
+        found += await _flows(connection, read)
+    return found
+
+
+async def _flows(connection: Connection, breakers: Mapping[str, Breaker]) -> list[Finding]:
+    """One round over the flows of all breakers that read lag."""
+    from sidecar.kafka.client import Client
+    from sidecar.kafka.lag import Asking
+    from sidecar.kafka.offsets import Flow
+
+    flows = {name: Flow(str(each.topic), str(each.group), 0) for name, each in breakers.items()}
+    client = Client(
+        lambda: Asking(connection, _Quiet(), time.monotonic),
+        Asking.close,
+        now=time.monotonic,
+        draw=random.random,
+    )
+    try:
+        readings = await client.call(
+            lambda asking: asking.round(set(flows.values())),
+            TIMEOUTS * connection.request_timeout_s,
+        )
+    except KafkaUnavailable as error:
+        mend = "see that every broker can be reached by the address that it tells its clients"
+        return [fault(CHECK, f"topics and groups can't be asked for: {error}", mend, KEY)]
+    finally:
+        await client.close()
+    return [each for name, flow in flows.items() for each in _flow(name, flow, readings[flow])]
+
+
+def _flow(name: str, flow: Flow, reading: Reading) -> Iterator[Finding]:
+    """What is the case with one breaker's topic and group."""
+    topic, group = f"breakers.{name}.topic", f"breakers.{name}.group"
+    if reading.fault is not None:
+        mend = "create it, correct the name, or give this user the right to describe it"
+        about = (topic, flow.topic) if flow.topic in reading.fault else (group, flow.group)
+        yield fault(CHECK, reading.fault, mend, *about)
+        return
+    if NO_ANSWER in reading.committed or NO_ANSWER in reading.ends:
+        said = f"not every partition of {flow.topic} has a leader that answers"
+        yield fault(CHECK, said, "see to the brokers", topic, flow.topic)
+    elif all(offset == ABSENT for offset in reading.committed):
+        said = f"the group has committed nothing on {flow.topic}: its lag is unknown"
+        mend = "correct the name, or start its consumers"
+        yield warning(CHECK, said, mend, group, flow.group)
+    else:
+        behind = sum(
+            max(0, end - max(offset, reading.begins.get(partition, 0)))
+            for partition, (offset, end) in enumerate(
+                zip(reading.committed, reading.ends, strict=True)
+            )
+            if offset != ABSENT
+        )
+        said = f"{behind} messages behind on {flow.topic} (partitions: {len(reading.ends)})"
+        yield fine(CHECK, said, group, flow.group)
