@@ -26,6 +26,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
+from google_crc32c import extend
 from google_crc32c import value as crc32c
 
 from sidecar.core.spooling import KEY_MAX, Headers, Idempotency, NewRecord
@@ -43,12 +44,19 @@ _FINGERPRINT_MAX = 64
 
 
 class Packed(NamedTuple):
-    """A record made ready, all but its place."""
+    """A record made ready, all but its place. Its payload is in two parts, so that a large value
+    isn't copied."""
 
-    payload: bytes
+    head: bytes
+    value: bytes
     crc: int
     accepted_at: float
     idempotency: Idempotency | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the payload."""
+        return len(self.head) + len(self.value)
 
 
 class Frame(NamedTuple):
@@ -84,10 +92,12 @@ def pack(record: NewRecord) -> Packed:
         len(headers),
         len(once),
     )
-    payload = b"".join((fixed, once, fields, key or b"", value or b""))
-    if len(payload) > PAYLOAD_MAX:
-        raise ValueError(f"a record of {len(payload)} bytes; the spool takes up to {PAYLOAD_MAX}")
-    return Packed(payload, crc32c(payload), accepted_at, idempotency)
+    head = b"".join((fixed, once, fields, key or b""))
+    tail = value or b""
+    if len(head) + len(tail) > PAYLOAD_MAX:
+        size = len(head) + len(tail)
+        raise ValueError(f"a record of {size} bytes; the spool takes up to {PAYLOAD_MAX}")
+    return Packed(head, tail, extend(crc32c(head), tail), accepted_at, idempotency)
 
 
 def _once(idempotency: Idempotency) -> bytes:
@@ -115,7 +125,8 @@ def _fields(headers: Headers) -> bytes:
 
 def frame(packed: Packed, marker: bytes, ordinal: int) -> bytes:
     """The frame's header; the payload follows it."""
-    head = _HEAD.pack(marker, len(packed.payload), ordinal, packed.accepted_at, packed.crc)
+    size = len(packed.head) + len(packed.value)
+    head = _HEAD.pack(marker, size, ordinal, packed.accepted_at, packed.crc)
     return head + _CRC.pack(crc32c(head))
 
 
@@ -214,4 +225,4 @@ def _resync(data: bytes, at: int, marker: bytes, *, last: bool) -> int:
 
 def size_of(packed: Sequence[Packed]) -> int:
     """Bytes that the records take in a segment."""
-    return sum([len(one.payload) for one in packed]) + HEADER * len(packed)
+    return sum([len(one.head) + len(one.value) for one in packed]) + HEADER * len(packed)

@@ -15,11 +15,13 @@ from typing import Final, NamedTuple
 
 from sidecar.core.spooling import Backlog, NewRecord, Stored
 from sidecar.spool.files import Files
-from sidecar.spool.frames import Damage, Frame, Packed, frame, unpack
+from sidecar.spool.frames import HEADER, Damage, Frame, Packed, frame, unpack
 from sidecar.spool.segments import Segment, frames_in
 
 HANDED_MAX: Final = 100_000
 """Places kept of records that were read and aren't done; those beyond are found by reading."""
+PIECE: Final = 256 * 1024
+"""Bytes written at once: many small records in one call, and no large copy of large ones."""
 MARK_BYTES: Final = 8 * 1024 * 1024
 """After a crash this much of each log has to be read again, at most about."""
 DRAINED_BYTES: Final = 1024 * 1024
@@ -137,20 +139,24 @@ class Log:
         """
         active, fd = self._active()
         staged = self._staged or _Staged(0, active.end, records[0].accepted_at, 0.0)
-        parts: list[bytes] = []
         ordinal = active.last_ordinal + staged.records
-        for packed in records:
-            ordinal += 1
-            parts += (frame(packed, active.marker, ordinal), packed.payload)
-        data = b"".join(parts)
+        parts: list[bytes] = []
+        end, size = staged.end, 0
         try:
-            self._files.write(fd, data, staged.end)
+            for packed in records:
+                ordinal += 1
+                parts += (frame(packed, active.marker, ordinal), packed.head, packed.value)
+                size += HEADER + len(packed.head) + len(packed.value)
+                if size >= PIECE:
+                    self._files.write(fd, b"".join(parts), end)
+                    end, size, parts = end + size, 0, []
+            self._files.write(fd, b"".join(parts), end)
         except OSError:
             self._cut(fd, staged.end)
             raise
         first = self.next_seq + staged.records
         staged.records += len(records)
-        staged.end += len(data)
+        staged.end = end + size
         staged.last_at = records[-1].accepted_at
         self._staged = staged
         return range(first, first + len(records))

@@ -206,7 +206,8 @@ def import_into(root: Path, records: Iterable[tuple[str, int, NewRecord]]) -> tu
                 packed = []
                 for _, _, record in some:
                     packed.append(pack(record))
-                    content.update(b"%d/%b" % (partition, topic.encode()) + packed[-1].payload)
+                    content.update(b"%d/%b" % (partition, topic.encode()))
+                    content.update(packed[-1].head + packed[-1].value)
                     if len(packed) >= _TOGETHER:
                         _append(vault, topic, partition, packed)
                         count, packed = count + len(packed), []

@@ -31,7 +31,7 @@ def segment(records: list[NewRecord], marker: bytes = MARKER) -> tuple[bytes, li
     data, ends = b"", []
     for ordinal, new in enumerate(records):
         packed = pack(new)
-        data += frame(packed, marker, ordinal) + packed.payload
+        data += frame(packed, marker, ordinal) + packed.head + packed.value
         ends.append(len(data))
     return data, ends
 
@@ -45,8 +45,10 @@ def found(data: bytes) -> dict[int, NewRecord]:
 @given(new_records)
 def test_a_record_comes_back_as_it_was(new: NewRecord) -> None:
     packed = pack(new)
-    assert unpack(packed.payload, new.accepted_at) == new
-    assert idempotency_of(packed.payload) == new.idempotency
+    payload = packed.head + packed.value
+    assert len(payload) == packed.size
+    assert unpack(payload, new.accepted_at) == new
+    assert idempotency_of(payload) == new.idempotency
 
 
 @given(st.lists(new_records, min_size=1, max_size=8), st.data())

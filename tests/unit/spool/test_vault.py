@@ -53,7 +53,7 @@ def test_what_was_appended_waits_in_order(box: Box) -> None:
     assert box.waiting() == new
     view = box.vault.backlog("t", 0)
     assert (view.records, view.done_seq, view.last_seq, view.oldest_at) == (30, 0, 30, AT)
-    assert view.bytes == sum(HEADER + len(pack(one).payload) for one in new)
+    assert view.bytes == sum(HEADER + pack(one).size for one in new)
 
 
 def test_a_crash_loses_nothing_and_knows_what_is_done(box: Box) -> None:
