@@ -6,9 +6,12 @@ import json
 import signal
 from typing import Any
 
+import pytest
+
 from sidecar.core.ports import Service
 from sidecar.store.consul import ConsulSettings, ConsulStore
 from tests.daemon import Daemon
+from tests.integration.fleet import events
 from tests.servers import ConsulServer, free_port, poll_until, poll_until_sync
 from tests.telemetry import RecordedTelemetry
 
@@ -61,6 +64,19 @@ def test_the_service_beside_it_is_found_by_its_own_check(consul: ConsulServer, p
             service.kill()
             poll_until_sync(lambda: not found(consul, prefix), SOON_S, "it passes no more")
             assert len(found(consul, prefix, passing=False)) == 1
+
+
+@pytest.mark.slow  # it is looked for every ten seconds
+def test_an_agent_that_lost_it_has_it_again(prefix: str) -> None:
+    with ConsulServer() as consul, Daemon(config(consul, prefix, name=prefix)) as daemon:
+        poll_until_sync(lambda: found(consul, prefix), SOON_S, "it is found, passing")
+        consul.restart()  # in memory: it has forgotten everything
+        assert not found(consul, prefix, passing=False)
+        poll_until_sync(lambda: found(consul, prefix), 2 * SOON_S, "it is found again")
+        told = [event["again"] for event in events(daemon, "service_registered")]
+        assert told == [False, True]
+        consul.kill()
+        assert daemon.stop() == 0, "also where nobody can be told"
 
 
 async def test_what_the_agent_knows_and_forgets(consul: ConsulServer, prefix: str) -> None:
