@@ -168,7 +168,7 @@ def lag_reader(
 ) -> LagReader | None:
     """What reads the lag of consumer groups; None where no breaker asks for it."""
     connection = kafka(config)
-    if connection is None or all(each.signals.lag is None for each in config.breakers.values()):
+    if connection is None or all(each.lag_read is None for each in policies(config)):
         return None
     from sidecar.kafka.lag import LagReader
 

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sidecar.core.signal_settings import AutoThreshold, Local, Shed, SignalSettings
+from sidecar.core.signal_settings import AutoThreshold, Lag, Local, Shed, SignalSettings
 
 SCHEMA = 1
 """The version of the state record that this code writes. A higher one is followed, not written."""
@@ -233,6 +233,14 @@ class Policy:
     def plain(self) -> bool:
         """Sums over the reports are enough; nothing looks at single ones."""
         return self.signals.plain and self.auto is None and self.shed is None
+
+    @property
+    def lag_read(self) -> Lag | None:
+        """How the group's lag is read from Kafka: the signal's way, or for `shed` alone; None: it
+        isn't wanted, or there is no flow to ask for."""
+        if self.topic is None or self.group is None:
+            return None
+        return self.signals.lag or (Lag() if self.shed is not None else None)
 
     @property
     def fresh_for_s(self) -> float:

@@ -1,4 +1,4 @@
-"""Keeps the book of every breaker that this sidecar evaluates and that asks for `lag`.
+"""Keeps the book of every breaker that this sidecar evaluates and that asks for `lag`, or sheds.
 
 One loop for all of them, one round after another: rounds never overlap, and a breaker that is
 evaluated elsewhere costs Kafka nothing here.
@@ -77,7 +77,7 @@ class LagReader:
         """The flow of each breaker to be read; the books of the others are put away."""
         flows: dict[str, Flow] = {}
         for name, cell in self._board.cells.items():
-            policy, lag = cell.policy, cell.policy.signals.lag
+            policy, lag = cell.policy, cell.policy.lag_read
             if not cell.evaluating or lag is None or policy.topic is None or policy.group is None:
                 cell.lag = None
                 continue

@@ -16,7 +16,7 @@ from sidecar.core.backlog import Reading
 from sidecar.core.board import Board
 from sidecar.core.decision import Contact, OnLoss
 from sidecar.core.lag import ABSENT
-from sidecar.core.signal_settings import Lag, SignalSettings
+from sidecar.core.signal_settings import Lag, Shed, SignalSettings
 from sidecar.core.types import Policy, Scalar
 from sidecar.kafka.cluster import Cluster
 from sidecar.kafka.connection import Connection
@@ -210,14 +210,15 @@ async def test_only_what_is_evaluated_here_is_read(kafka: Kafka) -> None:
             topic=topic,
             group=group,
             evaluation_interval_s=0.1,
-            signals=SignalSettings(lag=Lag()) if name != "without" else SignalSettings(),
+            signals=SignalSettings(lag=Lag()) if name in {"mine", "theirs"} else SignalSettings(),
+            shed=Shed() if name == "sheds" else None,
         )
-        for name in ("mine", "theirs", "without")
+        for name in ("mine", "theirs", "without", "sheds")
     ]
     contact = Contact(synced=None, stale_after_s=1, max_stale_s=1, on_loss=OnLoss.KEEP)
     board = Board("me", policies, None, contact, now=0.0)
-    mine, theirs, without = board.cells.values()
-    mine.evaluating = without.evaluating = True
+    mine, theirs, without, sheds = board.cells.values()
+    mine.evaluating = without.evaluating = sheds.evaluating = True
     told: list[str] = []
     reader = LagReader(
         board,
@@ -234,9 +235,10 @@ async def test_only_what_is_evaluated_here_is_read(kafka: Kafka) -> None:
         behind = mine.lag.backlog(Clock().now())
         assert behind is not None
         assert behind.messages == 3
-        assert set(told) == {"mine"}
-        assert {cell.policy.name for cell in board.cells.values() if cell.lag} == {"mine"}
-        mine.evaluating, theirs.evaluating = False, True
+        assert set(told) == {"mine", "sheds"}
+        read = {cell.policy.name for cell in board.cells.values() if cell.lag}
+        assert read == {"mine", "sheds"}, "what sheds needs no signal for it"
+        mine.evaluating, theirs.evaluating, sheds.evaluating = False, True, False
 
         def moved() -> bool:
             return {cell.policy.name for cell in board.cells.values() if cell.lag} == {"theirs"}

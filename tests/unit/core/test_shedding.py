@@ -8,11 +8,13 @@ from dataclasses import replace
 
 import pytest
 
+from sidecar.core.backlog import LagBook, Reading
 from sidecar.core.lag import Backlog
 from sidecar.core.override import Mode, placed
 from sidecar.core.reports import Tally
 from sidecar.core.shedding import DEADBAND, STEP, Wait, aim, gap, next_share, waiting
-from sidecar.core.signal_settings import Shed
+from sidecar.core.signal_settings import Lag, Shed, SignalSettings
+from sidecar.core.signals import judge
 from sidecar.core.types import Report, State
 from tests.unit.core.kit import POLICY, WALL_AT, Story
 
@@ -64,6 +66,26 @@ def test_the_wait_is_what_is_behind_by_what_is_handled(
     """Kafka's word for what is behind where it is known; else the consumers' own."""
     wait = waiting(backlog, tally(*reports), SHED)
     assert (wait.seconds if wait is not None else None) == seconds
+
+
+def test_kafka_is_asked_where_the_flow_is_named() -> None:
+    flow = replace(SHEDS, topic="orders", group="workers")
+    assert flow.lag_read == Lag()
+    assert SHEDS.lag_read is None
+    assert replace(flow, shed=None).lag_read is None
+    signal = SignalSettings(lag=Lag(window_s=120.0))
+    assert replace(flow, signals=signal).lag_read == Lag(window_s=120.0)
+
+
+def test_a_judgement_tells_the_wait_of_kafkas_backlog() -> None:
+    book = LagBook(60.0)
+    book.take(Reading(at=0.0, committed=(1000,), ends=(4000,), begins={}, members=True), 10.0)
+    seen = Story(SHEDS).a.seen
+    judged = judge(tally(says(100, 10)), seen, SHEDS, lag=book, now=1.0)
+    assert judged.wait == Wait(30.0, 3000.0, 100.0)
+    assert judge(tally(says(100, 10)), seen, POLICY, lag=book, now=1.0).wait is None
+    own = judge(tally(says(100, 500)), seen, SHEDS, lag=LagBook(60.0), now=1.0)
+    assert own.wait == Wait(5.0, 500.0, 100.0)
 
 
 def test_without_a_read_of_the_reports_nothing_is_known() -> None:
