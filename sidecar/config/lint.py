@@ -14,7 +14,8 @@ from sidecar.config.units import format_duration as dur
 _FEW = 3  # reporters that any flow of some size has
 _SLOW_TAKEOVER_S = 60.0
 _COMMIT_S = 5.0  # Kafka's own auto.commit.interval.ms
-_SETTLES = 3.0
+_SETTLING_S = 60.0  # in the simulation the backlog has stopped growing by then
+_SETTLES = 1.5
 """Times ln(1/least) report intervals: over a shorter range, what `shed` admits may swing."""
 
 
@@ -178,6 +179,12 @@ def _shed(breaker: Breaker) -> Iterator[str]:
     shed = breaker.shed
     if shed is None:
         return
+    lag = breaker.signals.lag
+    if lag is not None and lag.for_s < _SETTLING_S:
+        yield (
+            f"breakers.{breaker.name}.signals.lag.for: {dur(lag.for_s)} is too short beside shed:"
+            " the backlog grows until the share has settled, and it opens before; set it to 2m"
+        )
     needed_s = -math.log(shed.least) * _SETTLES * breaker.report_interval_s
     if shed.full_s - shed.start_s < needed_s:
         yield (

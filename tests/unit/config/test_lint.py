@@ -5,6 +5,8 @@ import pytest
 from sidecar.config.lint import warnings
 from sidecar.config.load import load
 
+KAFKA = "kafka: {bootstrap_servers: ['127.0.0.1:9092']}"
+
 
 @pytest.mark.parametrize("text", [None, "circuit_breaker:", "consul:", "breakers: {a: {}}"])
 def test_the_defaults_are_sound(text: str | None) -> None:
@@ -40,8 +42,12 @@ LAG = """\
             "breakers: {a: {failure_threshold: auto, auto_threshold: {floor: 1}}}",
             "breakers.a.auto_threshold.floor",
         ),
-        ("breakers: {a: {shed: {full: 50s}}}", "breakers.a.shed"),
-        ("breakers: {a: {report_interval: 6s, shed: {}}}", "breakers.a.shed"),
+        ("breakers: {a: {shed: {full: 30s}}}", "breakers.a.shed"),
+        (
+            f"{KAFKA}\nbreakers: {{a: {{topic: t, group: g, shed: {{}}, signals: {{lag: {{}}}}}}}}",
+            "breakers.a.signals.lag.for",
+        ),
+        ("breakers: {a: {report_interval: 12s, shed: {}}}", "breakers.a.shed"),
         ("breakers: {a: {evaluation_interval: 1s}}", "breakers.a.report_interval"),
         ("breakers: {a: {open_duration: 4s}}", "breakers.a.open_duration"),
         ("breakers: {a: {half_open: {ramp: 1s, max: 4s}}}", "breakers.a.half_open.max"),
