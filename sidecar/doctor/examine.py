@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,7 +14,7 @@ from sidecar.config.model import Config
 from sidecar.core.errors import StoreError
 from sidecar.core.ports import Page
 from sidecar.doctor import agent as consul
-from sidecar.doctor import files, fleet, flows, kafka, listening, reach, rights, running
+from sidecar.doctor import files, fleet, flows, kafka, listening, reach, rights, running, spool
 from sidecar.doctor.agent import Agent
 from sidecar.doctor.findings import Finding, Level, fault, fine, warning
 from sidecar.store import answers
@@ -63,6 +64,8 @@ def _machine(config: Config, *, ours: bool) -> Iterator[Finding]:
         yield fault("clock", said, "set it by NTP (chronyc tracking, timedatectl)")
     if config.data_dir is not None:
         yield from files.data_dir(config.data_dir, ours=ours)
+    if config.spool.dir is not None:
+        yield from spool.folder(config.spool.dir, config.spool.max_bytes, os.environ)
     yield from listening.addresses(config, ours=ours)
     if config.listen.socket is not None:
         yield from files.listening_socket(config.listen.socket, ours=ours)

@@ -31,13 +31,13 @@ def data_dir(path: str, *, ours: bool) -> Iterator[Finding]:
         said = f"is a symlink to {folder.readlink()}; whoever owns it decides where data goes"
         yield warning(check, said, "name the folder itself", key, path)
     if not folder.exists():
-        yield from _to_be_made(folder, check, key)
+        yield from to_be_made(folder, check, key)
         return
     if not folder.is_dir():
         yield fault(check, "is no folder", f"move {path} away, or name a folder", key, path)
         return
-    if not _writable(folder):
-        yield fault(check, "this user can't write into it", _own_it(folder), key, path)
+    if not writable(folder):
+        yield fault(check, "this user can't write into it", own_it(folder), key, path)
         return
     mode = stat.S_IMODE(folder.stat().st_mode)
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -47,9 +47,10 @@ def data_dir(path: str, *, ours: bool) -> Iterator[Finding]:
     yield from _space(folder, check, key)
 
 
-def _to_be_made(folder: Path, check: str, key: str) -> Iterator[Finding]:
+def to_be_made(folder: Path, check: str, key: str) -> Iterator[Finding]:
+    """Of a folder that isn't there: whether the daemon can make it."""
     parent = next(above for above in folder.parents if above.exists())
-    if parent.is_dir() and _writable(parent):
+    if parent.is_dir() and writable(parent):
         yield fine(check, "isn't there yet; the daemon makes it", key, folder)
         return
     yield fault(
@@ -118,9 +119,9 @@ def state_file(path: str) -> Iterator[Finding]:
     if not file.parent.is_dir():
         said = f"its folder {file.parent} isn't there, and the daemon doesn't make it"
         yield fault(check, said, f"install -d -o {_user()} {file.parent}", key, path)
-    elif not _writable(file.parent):
+    elif not writable(file.parent):
         said = f"this user can't write into its folder {file.parent}"
-        yield fault(check, said, _own_it(file.parent), key, path)
+        yield fault(check, said, own_it(file.parent), key, path)
     elif _kind(file) not in {None, "a file"}:
         said = f"{_kind(file)} lies there, and the daemon replaces files only"
         yield fault(check, said, f"remove {path}, or name another file", key, path)
@@ -134,14 +135,14 @@ def listening_socket(path: str, *, ours: bool) -> Iterator[Finding]:
     check = key = "listen.socket"
     file = Path(path)
     kind = _kind(file)
-    if not file.parent.is_dir() or not _writable(file.parent):
+    if not file.parent.is_dir() or not writable(file.parent):
         there = file.parent.is_dir()
         said = f"its folder {file.parent} " + (
             "isn't writable for this user"
             if there
             else "isn't there, and the daemon doesn't make it"
         )
-        mend = _own_it(file.parent) if there else f"install -d -o {_user()} {file.parent}"
+        mend = own_it(file.parent) if there else f"install -d -o {_user()} {file.parent}"
         yield fault(check, said, mend, key, path)
     elif kind not in {None, "a socket"}:
         said = f"{kind} lies there, and the daemon removes dead sockets only"
@@ -206,12 +207,13 @@ def _kind(path: Path) -> str | None:
     return "something that is no file"
 
 
-def _writable(folder: Path) -> bool:
+def writable(folder: Path) -> bool:
     """Whether files can be made in it: also not where the file system is read-only."""
     return os.access(folder, os.W_OK | os.X_OK)
 
 
-def _own_it(folder: Path) -> str:
+def own_it(folder: Path) -> str:
+    """What to do about a folder that this user can't write into."""
     return f"chown {_user()} {folder} (and mount it for writing), or name another folder"
 
 
