@@ -54,6 +54,7 @@ lint: .venv/.dev ## format, rules, types, and which part may import which
 bench: .venv/.dev ## the measurements
 	@$(VENV_PYTHON) -m tools.get_tools consul
 	@$(VENV_PYTHON) -m tools.get_tools opa || echo 'Measuring without OPA.' >&2
+	@$(VENV_PYTHON) -m tools.get_tools kafka || echo 'Measuring without Kafka.' >&2
 	@$(VENV_PYTHON) -m bench $(ARGS)
 
 # Ctrl-C is the program's to handle, so it replaces the shell.

@@ -14,6 +14,7 @@ from bench import (
     evaluation,
     footprint,
     host,
+    kit,
     load,
     memory,
     signals,
@@ -36,6 +37,7 @@ SECTIONS: dict[str, Callable[..., Iterator[Row]]] = {
     "footprint": footprint.measure,
     "evaluation": evaluation.measure,
     "signals": signals.measure,
+    "kit": kit.measure,
     "takeover": takeover.measure,
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -20,6 +21,8 @@ OWN_SETTINGS = frozenset(
     | {"value_deserializer", "rebalance_timeout_ms"}
 )
 """What the kit decides; the rest of aiokafka's settings may be given."""
+CLOSE_S = 2.0
+"""For closing connections, which wait for nobody."""
 REBALANCE_SLACK_S = 10.0
 """Between the end of a drain and the broker's losing patience."""
 
@@ -143,6 +146,10 @@ class KafkaSource:
                 await consumer.stop()
         except (TimeoutError, KafkaError, OSError) as error:
             log.warning("did not leave the group in good order: %s", _why(error))
+            # It may be waiting for a group that waits for others; its connections end at least.
+            with suppress(TimeoutError, KafkaError, OSError):
+                async with asyncio.timeout(CLOSE_S):
+                    await consumer._client.close()
 
     def _lost(self) -> bool:
         """Whether the group has dropped this member.

@@ -17,6 +17,10 @@ log = logging.getLogger(__name__)
 
 MOST_REQUEST_BYTES = 64 * 1024 * 1024
 """The broker decides what is too long, not the client."""
+BATCH_BYTES = 256 * 1024
+"""Of one partition; a topic with usual settings takes four times as much."""
+AT_ONCE = 256
+"""Events under way together. aiokafka wakes all that wait for a full batch whenever one is sent."""
 TOPIC_ALREADY_EXISTS = 36
 
 
@@ -66,10 +70,12 @@ class KafkaSink:
             "request_timeout_ms": round(timeout_s * 1000),
             # Events come one by one from several workers: those of a moment go together.
             "linger_ms": 2,
+            "max_batch_size": BATCH_BYTES,
         }
         self._timeout_s = timeout_s
         self._producer: Any = None
         self._starting = asyncio.Lock()
+        self._places = asyncio.Semaphore(AT_ONCE)
         self._stopping: set[asyncio.Task[None]] = set()
 
     async def send(
@@ -82,7 +88,8 @@ class KafkaSink:
     ) -> None:
         """Write one event. Raises SinkFailed."""
         try:
-            await self._send(topic, key, value, headers, partition)
+            async with self._places:
+                await self._send(topic, key, value, headers, partition)
         except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
             slim = without_stack(headers)
             if len(slim) == len(headers):

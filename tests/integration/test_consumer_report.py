@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sidecar.consumer import ConsulKeys, Event, Report
+from sidecar.consumer.consul import NotWritten
 from sidecar.consumer.report import Reporter, instance_name
 from tests.daemon import Daemon
 from tests.servers import ConsulServer, free_port, poll_until
@@ -129,3 +131,24 @@ def test_what_can_not_be_is_refused() -> None:
     ):
         with pytest.raises(ValueError):  # noqa: PT011 - an AddressError is one
             Report(**wrong)
+
+
+@pytest.mark.consul
+def test_consul_is_reached_by_the_variables_that_all_its_clients_know(tmp_path: Path) -> None:
+    socket = tmp_path / "consul.sock"
+    with ConsulServer(acl=True, unix_path=socket) as guarded:
+        token = guarded.make_token('key_prefix "ours/" { policy = "write" }').secret
+        file = tmp_path / "token"
+        file.write_text(f"{token}\n")
+        over_tcp = {"CONSUL_HTTP_ADDR": f"127.0.0.1:{guarded.port}", "CONSUL_HTTP_TOKEN": token}
+        over_unix = {"CONSUL_HTTP_ADDR": f"unix://{socket}", "CONSUL_HTTP_TOKEN_FILE": str(file)}
+        for instance, environ in (("tcp", over_tcp), ("unix", over_unix)):
+            keys = ConsulKeys(prefix="ours", environ=environ)
+            keys.put(instance, b"{}", 5.0)
+            assert guarded.kv_get(f"ours/{instance}") == b"{}"
+            keys.delete(instance, 5.0)
+            assert guarded.kv_get(f"ours/{instance}") is None
+        with pytest.raises(NotWritten, match="403"):
+            ConsulKeys(prefix="theirs", environ=over_tcp).put("w", b"{}", 5.0)
+        with pytest.raises(NotWritten, match="no address"):
+            ConsulKeys(environ={"CONSUL_HTTP_ADDR": "http://"}).put("w", b"{}", 5.0)
