@@ -31,6 +31,8 @@ class NormalKey:
         self._learned = False
         """Something was learned since the last write."""
         self._saved = around.clock.now()
+        self._known = False
+        """The key holds a whole normal, as far as we know."""
         self._told = False
 
     @property
@@ -72,6 +74,7 @@ class NormalKey:
             return
         clock = around.clock
         self._lessons.recall(kept, policy, now=clock.now(), wall_at=clock.wall_at())
+        self._known = self.normal is not None
 
     async def tend(self, session: str) -> None:
         """Write what was learned, where it is time to; what fails is tried at the next one."""
@@ -81,7 +84,9 @@ class NormalKey:
         try:
             await self.recall()  # `auto` may have come by a reload
             gap_s = max(SAVE_GAP_S, gap(policy.auto, policy))
-            if not self._learned or now < self._saved + gap_s:
+            # The first time that something is known it is not left to chance for a minute.
+            first = self.normal is not None and not self._known
+            if not self._learned or (now < self._saved + gap_s and not first):
                 return
             self._saved = now
             kept = self._lessons.kept(now=now, wall_at=around.clock.wall_at())
@@ -89,7 +94,7 @@ class NormalKey:
                 return
             put = Put(around.wire.normal(policy.name), around.wire.encode_normal(kept))
             await around.store.commit(Fence(around.wire.leader(policy.name), session), [put])
-            self._learned = False
+            self._learned, self._known = False, self.normal is not None
         except StoreError as fault:
             self._tell(fault)
 

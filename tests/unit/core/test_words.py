@@ -52,6 +52,14 @@ def test_a_forced_breaker_says_so_itself_and_who_and_why_and_how_long() -> None:
     assert NOW_AT - since_at == 120
 
 
+@pytest.mark.parametrize(
+    ("state", "ratio", "said"),
+    [("HALF_OPEN", 0.05, "HALF_OPEN 5%"), ("CLOSED", 0.6, "CLOSED 60%"), ("CLOSED", 1.0, "CLOSED")],
+)
+def test_a_share_is_told_where_it_says_more(state: str, ratio: float, said: str) -> None:
+    assert words.state(item(state=state, admit_ratio=ratio)) == said
+
+
 def test_an_override_that_says_little_is_told_all_the_same() -> None:
     bare = item(override={"mode": "closed", "reason": "", "author": "", "ttl_s": "none"})
     assert words.forced(bare) == (

@@ -73,6 +73,16 @@ async def test_it_is_written_once_a_minute_at_most_and_never_without_a_lesson() 
 
 
 @virtual
+async def test_the_first_that_is_known_is_written_at_once() -> None:
+    world = World(LEARNS)
+    await world.led()
+    await world.reporting(NEEDED * 5 + 10, ok=100)
+    kept = await stored(world)
+    assert kept is not None
+    assert len(kept.samples) >= NEEDED
+
+
+@virtual
 async def test_a_breaker_without_auto_has_no_such_key() -> None:
     world = World()
     await world.led()
