@@ -124,8 +124,12 @@ class _Seen:
     evaluations: float
 
 
+def _metrics(daemon: Daemon) -> str:
+    return daemon.request("GET", "/metrics", timeout_s=DEADLINE_S).content.decode()
+
+
 def _seen(daemon: Daemon) -> _Seen:
-    text = daemon.get("/metrics").content.decode()
+    text = _metrics(daemon)
     took = dict(TOOK.findall(text))
     failed = sum(float(n) for _, outcome, n in COUNTED.findall(text) if outcome != "ok")
     if failed:
@@ -138,7 +142,7 @@ def _seen(daemon: Daemon) -> _Seen:
 
 
 def _read(daemon: Daemon, size: _Size) -> bool:
-    text = daemon.get("/metrics").content.decode()
+    text = _metrics(daemon)
     return text.count("\nbreaker_lag_messages{") == size.breakers
 
 
