@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.kafka import Kafka
 from tests.servers import ConsulServer
@@ -18,8 +19,16 @@ MARKED = ("consul", "kafka")
 
 
 def pytest_configure() -> None:
-    """Ctrl-C reaches what the tests start: whoever runs them in the background had it ignored."""
+    """Ctrl-C reaches what the tests start: whoever runs them in the background had it ignored.
+
+    No generated case is timed: on a busy machine that would say something of the machine alone.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    present = settings()  # under CI=true Hypothesis chose one that draws the same each time
+    settings.register_profile(
+        "untimed", present, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.config.document import Scalar, Sequence, Table, read_document
@@ -82,7 +82,6 @@ def loads_or_faults(text: str, environ: dict[str, str] | None = None) -> None:
         assert len(str(refused).splitlines()) == len(refused.faults)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_any_text(text: str) -> None:
     loads_or_faults(text)
@@ -103,13 +102,11 @@ TREES = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.dictionaries(WORDS, TREES, max_size=6))
 def test_any_tree(tree: dict[str, object]) -> None:
     loads_or_faults(yaml.safe_dump(tree))
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(list("ab:-[]{}&*!|>'\"#%@,?<~ \t\n")), max_size=40).map("".join))
 def test_any_punctuation(text: str) -> None:
     loads_or_faults(text)
@@ -120,7 +117,6 @@ NAMES = PARTS.map(lambda parts: f"BREAKER_SIDECAR__{parts}")
 CONSUL = st.sampled_from(["CONSUL_HTTP_ADDR", "CONSUL_HTTP_SSL", "NOMAD_PORT_breaker"])
 
 
-@settings(deadline=None)
 @given(st.dictionaries(NAMES | CONSUL, WORDS | st.text(max_size=8), max_size=4))
 def test_any_environment(environ: dict[str, str]) -> None:
     loads_or_faults("consul:", environ)

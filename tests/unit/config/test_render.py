@@ -6,7 +6,7 @@ import jsonschema_rs
 import msgspec
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.config.load import load
@@ -85,7 +85,6 @@ CONFIGS = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(CONFIGS)
 def test_what_is_shown_loads_again_and_fits_the_schema(config: Config) -> None:
     text = show(config)

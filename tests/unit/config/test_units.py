@@ -1,7 +1,7 @@
 """Durations as Go reads them, and sizes."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.config.units import (
@@ -102,7 +102,6 @@ def test_writes_the_shortest_form(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
-@settings(deadline=None)
 @given(st.integers(min_value=-(2**63) + 1, max_value=2**63 - 1))
 def test_what_is_written_reads_back_the_same(nanoseconds: int) -> None:
     seconds = nanoseconds / 10**9
@@ -111,7 +110,6 @@ def test_what_is_written_reads_back_the_same(nanoseconds: int) -> None:
         assert parse_duration(text) == seconds
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="0123456789.+-hmsunµ ", max_size=12))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
@@ -145,7 +143,6 @@ def test_refuses_sizes(text: str) -> None:
         parse_size(text)
 
 
-@settings(deadline=None)
 @given(st.integers(min_value=0, max_value=2**60))
 def test_sizes_read_back_the_same(size: int) -> None:
     assert parse_size(format_size(size)) == size

@@ -42,7 +42,7 @@ def _sendable(problem: Problem) -> None:
     assert response.body.decode().isprintable()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(_bodies(REPORT_FIELDS))
 def test_a_report_is_understood_or_refused(body: bytes) -> None:
     try:
@@ -55,7 +55,7 @@ def test_a_report_is_understood_or_refused(body: bytes) -> None:
     assert 0 <= post.count_fail <= posts.MAX_NUMBER
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(_bodies(ORDER_FIELDS))
 def test_an_order_is_understood_or_refused(body: bytes) -> None:
     try:
@@ -67,7 +67,7 @@ def test_an_order_is_understood_or_refused(body: bytes) -> None:
     assert override.ttl_s > 0
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(TEXT | st.from_regex(r"[-+0-9.a-zµ]{0,45}", fullmatch=True))
 def test_a_duration_is_one_or_none(text: str) -> None:
     seconds = duration(text)
