@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Collection
 
 from sidecar.consumer.flow import Flow, Item, Shard
@@ -16,12 +17,14 @@ from sidecar.consumer.stack import stack_of
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 256
+"""Events that are written at a time. aiokafka wakes all that wait for a full batch at each one."""
 FIRST_PAUSE_S = 0.2
 MOST_PAUSE_S = 10.0
 
 
 class Mover:
-    """Writes events elsewhere, each by a task of its own, and again until it is written.
+    """Writes events elsewhere, each again until it is written, by tasks of its own.
 
     They hold no worker up. Those that can't be written count as in flight, so that reading stops
     when there are too many.
@@ -38,7 +41,9 @@ class Mover:
         self._sink = sink
         self._group = group
         self._wall = wall
-        self._tasks: dict[asyncio.Task[None], Shard] = {}
+        self._line: deque[tuple[Item, str, list[Header]]] = deque()
+        self._tasks: dict[asyncio.Task[None], Shard | None] = {}
+        """Each with the partition whose event it writes."""
         self._failing = False
         self.fault: BaseException | None = None
         """What ended a move that must not have; the event stays uncommitted."""
@@ -63,10 +68,28 @@ class Mover:
             reason=reason,
             due_at_ms=due_at_ms,
         )
-        task = asyncio.create_task(self._write(item, topic, headers), name=f"breaker-to-{topic}")
-        self._tasks[task] = item.shard
+        self._line.append((item, topic, headers))
         self._flow.moving += 1
+        if len(self._tasks) < AT_ONCE:
+            self._begin()
+
+    def _begin(self) -> None:
+        task = asyncio.create_task(self._run(), name="breaker-move")
+        self._tasks[task] = None
         task.add_done_callback(self._ended)
+
+    async def _run(self) -> None:
+        """Write what is in line, until nothing is."""
+        task = asyncio.current_task()
+        while self._line and task is not None:
+            item, topic, headers = self._line.popleft()
+            self._tasks[task] = item.shard
+            try:
+                await self._write(item, topic, headers)
+            finally:
+                self._tasks[task] = None
+                self._flow.moving -= 1
+                self._flow.progress.set()
 
     async def _write(self, item: Item, topic: str, headers: list[Header]) -> None:
         record, failed = item.record, 0
@@ -96,17 +119,22 @@ class Mover:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._tasks[task]
-        self._flow.moving -= 1
-        self._flow.progress.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             self.fault = error
+        elif self._line and len(self._tasks) < AT_ONCE:
+            self._begin()
 
     def of(self, shards: Collection[Shard]) -> int:
         """How many events of these are on their way."""
-        return sum(shard in shards for shard in self._tasks.values())
+        written = sum(shard is not None and shard in shards for shard in self._tasks.values())
+        return written + sum(item.shard in shards for item, *_ in self._line)
 
     async def abandon(self, shards: Collection[Shard]) -> None:
         """Stop trying for these; they will be read again by whoever is next."""
+        kept = [each for each in self._line if each[0].shard not in shards]
+        self._flow.moving -= len(self._line) - len(kept)
+        self._line.clear()
+        self._line.extend(kept)
         tasks = [task for task, shard in self._tasks.items() if shard in shards]
         for task in tasks:
             task.cancel()

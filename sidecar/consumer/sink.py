@@ -19,8 +19,6 @@ MOST_REQUEST_BYTES = 64 * 1024 * 1024
 """The broker decides what is too long, not the client."""
 BATCH_BYTES = 256 * 1024
 """Of one partition; a topic with usual settings takes four times as much."""
-AT_ONCE = 256
-"""Events under way together. aiokafka wakes all that wait for a full batch whenever one is sent."""
 TOPIC_ALREADY_EXISTS = 36
 
 
@@ -75,7 +73,6 @@ class KafkaSink:
         self._timeout_s = timeout_s
         self._producer: Any = None
         self._starting = asyncio.Lock()
-        self._places = asyncio.Semaphore(AT_ONCE)
         self._stopping: set[asyncio.Task[None]] = set()
 
     async def send(
@@ -88,8 +85,7 @@ class KafkaSink:
     ) -> None:
         """Write one event. Raises SinkFailed."""
         try:
-            async with self._places:
-                await self._send(topic, key, value, headers, partition)
+            await self._send(topic, key, value, headers, partition)
         except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
             slim = without_stack(headers)
             if len(slim) == len(headers):
