@@ -21,9 +21,16 @@ def run(*command: str, timeout_s: float) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("mode", ["staying", "moving"])
-@pytest.mark.parametrize("rounds", [20, pytest.param(500, marks=pytest.mark.slow)])
-def test_kill_at_any_moment(tmp_path: Path, rounds: int, mode: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "rounds"),
+    [
+        ("staying", 20),
+        ("moving", 15),
+        pytest.param("staying", 300, marks=pytest.mark.slow),
+        pytest.param("moving", 100, marks=pytest.mark.slow),
+    ],
+)
+def test_kill_at_any_moment(tmp_path: Path, mode: str, rounds: int) -> None:
     """What was acknowledged is there once, in order, until done; what was done is known to be.
 
     Moving: each time another allocation adopts it, and is killed maybe while it does.
@@ -34,7 +41,7 @@ def test_kill_at_any_moment(tmp_path: Path, rounds: int, mode: str) -> None:
     )
     summary = json.loads(said)
     assert summary["rounds"] == rounds
-    assert summary["promises"] > rounds
+    assert summary["promises"] > rounds, "nothing was put to the test"
 
 
 def test_a_full_file_system(tmp_path: Path) -> None:
