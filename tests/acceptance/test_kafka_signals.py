@@ -86,15 +86,15 @@ def healthy(daemon: Daemon) -> Callable[[], bool]:
     return lambda: word(daemon).get("verdict") == "healthy"
 
 
-def opened(daemon: Daemon) -> dict[str, Any]:
-    """Wait until it opens; the transition's entry in the history."""
+def opened(daemon: Daemon, reason: str = "probe") -> dict[str, Any]:
+    """Wait until it opens for that reason; the transition's entry in the history."""
     poll_until_sync(
         lambda: daemon.get("/v1/breakers/default/history").body["transitions"],
         DEADLINE_S,
         "it opens",
     )
     first: dict[str, Any] = daemon.get("/v1/breakers/default/history").body["transitions"][0]
-    assert (first["from"], first["to"], first["reason"]) == ("CLOSED", "OPEN", "probe")
+    assert (first["from"], first["to"], first["reason"]) == ("CLOSED", "OPEN", reason)
     return first
 
 
@@ -200,7 +200,7 @@ class Producer:
         done = await asyncio.gather(*sent)
         good, bad = done.count(True), done.count(False)
         self.delivered += good
-        self.errored += bad
+        self.errored += bad  # before it is reported: what is known there was counted here
         body = {"instance": self._name, "role": "producer", "count_ok": good, "count_fail": bad}
         await asyncio.to_thread(self._daemon.post, "/v1/report", body)
 
@@ -220,6 +220,30 @@ class Producer:
         self._ended.set()
         self._thread.join(20)
         assert not self._thread.is_alive()
+
+
+def test_a_kafka_that_takes_nothing_from_anybody_shows_in_deliveries(
+    cluster: Cluster, prefix: str
+) -> None:
+    topic = cluster.kafka.create_topic(prefix, 3, replication=3)
+    breaker = timing(signals={"delivery": {"minimum": 5}})
+    with (
+        Daemon({"store": "memory", "breakers": {"default": breaker}}) as daemon,
+        Producer("p-1", cluster.bootstrap, topic, daemon) as producer,
+    ):
+        poll_until_sync(lambda: producer.delivered > 20, DEADLINE_S, "it delivers")
+        assert state(daemon) == "CLOSED"
+        for way in cluster.ways.values():
+            way.drop()
+        try:
+            evidence = opened(daemon, "delivery")["evidence"]
+            assert 5 <= evidence["errored"] <= producer.errored
+            assert evidence["messages"] <= producer.errored + producer.delivered
+            assert evidence["producers"] == 1
+        finally:
+            for way in cluster.ways.values():
+                way.heal()
+        heals(daemon)
 
 
 def test_a_producer_that_is_cut_off_alone_is_held_back_alone(
