@@ -14,13 +14,15 @@ class Ticket:
 
     Args:
         records: how many the request has.
-        settled: called with each final outcome, once a record.
+        settled: called once, with all the final outcomes.
         delivered: its sender waits for Kafka, also where a record went to the spool.
     """
 
     __slots__ = ("_left", "_open", "_settled", "delivered", "done", "given_up", "outcomes")
 
-    def __init__(self, records: int, settled: Callable[[Outcome], None], delivered: bool) -> None:
+    def __init__(
+        self, records: int, settled: Callable[[Sequence[Outcome]], None], delivered: bool
+    ) -> None:
         self.outcomes: list[Outcome | None] = [None] * records
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.delivered = delivered
@@ -41,10 +43,11 @@ class Ticket:
             return
         self._open[index] = 0
         self.outcomes[index] = outcome
-        self._settled(outcome)
         self._left -= 1
-        if self._left == 0 and not self.done.done():
-            self.done.set_result(None)
+        if self._left == 0:
+            self._settled([one for one in self.outcomes if one is not None])
+            if not self.done.done():
+                self.done.set_result(None)
 
     def finish(self, otherwise: Outcome) -> list[Outcome]:
         """Its time is over: what was noted holds, and `otherwise` where nothing was."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from sidecar.core.outage import Circuit, Outage
@@ -17,6 +18,7 @@ from sidecar.core.publishing import (
     Outcome,
     Refusal,
     Refused,
+    Spooled,
     TopicPolicy,
 )
 from sidecar.publish.around import Around
@@ -26,6 +28,12 @@ from sidecar.telemetry import names
 BATCH_BYTES: Final = 512 * 1024
 """One batch to Kafka; halved where a topic takes less."""
 LEAST_BATCH_BYTES: Final = 1024
+_TOLD: Final[dict[type[Outcome], str]] = {
+    Delivered: "delivered",
+    Spooled: "spooled",
+    Dropped: "dropped",
+    Refused: "refused",
+}
 TELL_EVERY_S: Final = 10.0
 """Dropped and refused records of one topic are told so often at most, with their number."""
 
@@ -160,30 +168,29 @@ class Topic:
         """A batch of that many bytes was refused for its size: make smaller ones from now on."""
         self.batch_bytes = max(LEAST_BATCH_BYTES, min(self.batch_bytes, size) // 2)
 
-    def settled(self, outcome: Outcome) -> None:
-        """A record has its outcome: count it, and tell what was lost, a sample a topic."""
-        self.outstanding -= 1
-        told = "spooled"
-        if isinstance(outcome, Delivered):
-            told = "delivered"
-        elif isinstance(outcome, Dropped):
-            told = "dropped"
-            self._sample(names.PUBLISH_DROPPED, outcome.reason)
-        elif isinstance(outcome, Refused):
-            told = "refused"
-            if outcome.why is not Refusal.OVERLOADED:
-                self._sample(names.PUBLISH_REFUSED, f"{outcome.why}: {outcome.detail}")
-        self.around.telemetry.count(names.PUBLISH_RECORDS, topic=self.label, outcome=told)
+    def settled(self, outcomes: Sequence[Outcome]) -> None:
+        """A request has its outcomes: count them, and tell a sample of what was lost."""
+        self.outstanding -= len(outcomes)
+        for kind, records in Counter(map(type, outcomes)).items():
+            self.around.telemetry.count(
+                names.PUBLISH_RECORDS, records, topic=self.label, outcome=_TOLD[kind]
+            )
+            if kind is Dropped or kind is Refused:
+                last = next(one for one in reversed(outcomes) if type(one) is kind)
+                if isinstance(last, Dropped):
+                    self._sample(names.PUBLISH_DROPPED, records, last.reason)
+                elif last.why is not Refusal.OVERLOADED:
+                    self._sample(names.PUBLISH_REFUSED, records, f"{last.why}: {last.detail}")
 
-    def _sample(self, event: str, why: str) -> None:
-        self._untold[event] = self._untold.get(event, 0) + 1
+    def _sample(self, event: str, records: int, why: str) -> None:
+        self._untold[event] = self._untold.get(event, 0) + records
         now = self.around.now()
         if now < self._tell_at:
             return
         self._tell_at = now + TELL_EVERY_S
-        for name, records in self._untold.items():
-            said = why if name == event else "see above"
+        for name, untold in self._untold.items():
+            said = why if name == event else "told before"
             self.around.telemetry.event(
-                name, level="warning", topic=self.name, records=records, why=said
+                name, level="warning", topic=self.name, records=untold, why=said
             )
         self._untold.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from sidecar.core.outage import (
@@ -103,3 +104,4 @@ class Gates(RuleBasedStateMachine):
 
 
 TestGates = Gates.TestCase
+TestGates.settings = settings(deadline=None)

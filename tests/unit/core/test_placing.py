@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.core.placing import STICK_BYTES, Placement, Spread, murmur2, partition_of
@@ -24,6 +24,7 @@ def test_the_hash_is_that_of_the_java_client(data: bytes, signed: int) -> None:
     assert murmur2(data) == signed % 2**32
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64), st.integers(1, 1000))
 def test_a_key_has_one_place(key: bytes, partitions: int) -> None:
     at = partition_of(key, partitions)

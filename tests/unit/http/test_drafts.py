@@ -1,0 +1,164 @@
+"""What a publish request carries, as records."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp.test_utils import make_mocked_request
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from sidecar.core.publishing import Draft, Refusal, Refused
+from sidecar.http.drafts import MAX_RECORDS, Drafted, read, single
+from sidecar.http.problems import Problem
+
+JSON = "application/json"
+LINES = "application/x-ndjson"
+RAW = "application/octet-stream"
+
+
+def drafts(kind: str, body: bytes, *headers: tuple[str, str], most: int = 1000) -> list[Drafted]:
+    sent = CIMultiDict([("Content-Type", kind), *headers])
+    request = make_mocked_request("POST", "/v1/publish/t", headers=sent)
+    return read(request, body, most)
+
+
+def text(data: object) -> dict[str, object]:
+    return {"type": "STRING", "data": data}
+
+
+def test_a_raw_body_is_one_record_with_what_the_headers_say() -> None:
+    (draft,) = drafts(
+        RAW,
+        b"\x00\xff",
+        ("Kafka-Key", "k"),
+        ("kafka-partition", "7"),
+        ("Kafka-Header-Trace-Id", "a"),
+        ("Kafka-Header-Trace-Id", "b"),
+        ("X-Other", "c"),
+    )
+    assert draft == Draft(b"k", b"\x00\xff", (("Trace-Id", b"a"), ("Trace-Id", b"b")), 7)
+    assert single(RAW, b"")
+
+
+@pytest.mark.parametrize("partition", ["-1", "x", "99999999999", "1.5"])
+def test_a_partition_is_a_number(partition: str) -> None:
+    with pytest.raises(Problem) as caught:
+        drafts(RAW, b"", ("Kafka-Partition", partition))
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "multipart/form-data", "application/x-www-form-urlencoded"]
+)
+def test_what_a_web_page_may_send_is_not_taken(kind: str) -> None:
+    with pytest.raises(Problem) as caught:
+        drafts(kind, b"x")
+    assert caught.value.status == 415
+
+
+@pytest.mark.parametrize(
+    ("data", "bytes_"),
+    [
+        ({"type": "BINARY", "data": "AP8="}, b"\x00\xff"),
+        (text("ä"), "ä".encode()),
+        ({"type": "JSON", "data": {"a": [1, None]}}, b'{"a":[1,null]}'),
+        ({"type": "JSON", "data": None}, None),
+        ({"type": "BINARY", "data": None}, None),
+        (None, None),
+    ],
+)
+def test_data_by_its_type(data: object, bytes_: bytes | None) -> None:
+    body = msgspec.json.encode({"records": [{"key": text("k"), "value": data}]})
+    assert drafts(JSON, body) == [Draft(b"k", bytes_, ())]
+
+
+def test_json_is_passed_on_as_it_was_written() -> None:
+    (draft,) = drafts(JSON, b'{"value": {"type": "JSON", "data": {"b" : 1.50,  "a": 2}}}')
+    assert draft == Draft(None, b'{"b" : 1.50,  "a": 2}', ())
+    assert single(JSON, b'{"value": null}')
+    assert not single(JSON, b'{"records": []}')
+
+
+@pytest.mark.parametrize(
+    ("stamp", "ms"), [("1970-01-01T00:00:01Z", 1000), (17, 17), ("1970-01-01T01:00:01+01:00", 1000)]
+)
+def test_timestamps(stamp: object, ms: int) -> None:
+    (draft,) = drafts(JSON, msgspec.json.encode({"value": text("x"), "timestamp": stamp}))
+    assert isinstance(draft, Draft)
+    assert draft.timestamp_ms == ms
+
+
+def test_a_bad_record_costs_itself_alone() -> None:
+    good = {"value": text("x")}
+    records: list[Any] = [
+        good,
+        {"value": {"type": "BINARY", "data": "!"}},
+        {"value": {"type": "AVRO", "data": 1}},
+        {"value": {"data": 1}},
+        7,
+        {},
+        {"value": text("x"), "partition_id": -1},
+        {"value": text("x"), "timestamp": -1},
+        {"value": text("x" * 2000)},
+        good,
+    ]
+    found = drafts(JSON, msgspec.json.encode({"records": records}))
+    whys = [draft.why if isinstance(draft, Refused) else None for draft in found]
+    assert whys == [None, *[Refusal.INVALID] * 7, Refusal.TOO_LARGE, None]
+    lines = b"\n".join(msgspec.json.encode(record) for record in records)
+    assert [type(draft) for draft in drafts(LINES, lines)] == [type(draft) for draft in found]
+
+
+def test_lines() -> None:
+    body = b'{"value":{"type":"STRING","data":"1"}}\n\n{"value":{"type":"STRING","data":"2"}}'
+    assert drafts(LINES, body) == [Draft(None, b"1", ()), Draft(None, b"2", ())]
+    assert not single(LINES, body)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (JSON, b"{"),
+        (JSON, b"[]"),
+        (JSON, b'{"records": 1}'),
+        (JSON, b'{"records": []}'),
+        (JSON, b"\xff"),
+        (LINES, b"\n"),
+        (LINES, b'{"value":{"type":"STRING","data":"1"}}\n' * (MAX_RECORDS + 1)),
+    ],
+)
+def test_what_is_no_batch(kind: str, body: bytes) -> None:
+    with pytest.raises(Problem) as caught:
+        drafts(kind, body)
+    assert caught.value.status == 400
+
+
+@settings(deadline=None)
+@given(st.sampled_from([JSON, LINES, RAW]), st.binary(max_size=300))
+def test_no_body_is_a_defect(kind: str, body: bytes) -> None:
+    with contextlib.suppress(Problem):
+        assert all(isinstance(draft, Draft | Refused) for draft in drafts(kind, body))
+
+
+@settings(deadline=None)
+@given(st.binary(), st.binary(), st.lists(st.tuples(st.text(), st.binary()), max_size=3))
+def test_bytes_come_out_as_they_went_in(
+    key: bytes, value: bytes, headers: list[tuple[str, bytes]]
+) -> None:
+    def coded(data: bytes) -> str:
+        return base64.b64encode(data).decode()
+
+    record = {
+        "key": {"type": "BINARY", "data": coded(key)},
+        "value": {"type": "BINARY", "data": coded(value)},
+        "headers": [{"name": name, "value": coded(data)} for name, data in headers],
+    }
+    assert drafts(JSON, msgspec.json.encode({"records": [record]}), most=10**6) == [
+        Draft(key, value, tuple(headers))
+    ]
