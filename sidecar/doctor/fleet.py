@@ -51,8 +51,9 @@ def _record(wire: JsonWire, breaker: Breaker, state: Entry | None) -> Finding:
             f"its record has schema {stored.schema}; this version writes {SCHEMA} and only follows"
         )
         return warning("breaker", said, "upgrade this sidecar", key)
-    if stored.current_state is not State.CLOSED:
-        said = f"is {stored.current_state} ({stored.reason}: {stored.detail})"
+    if stored.current_state is not State.CLOSED or stored.admit_ratio < 1:
+        share = f" at {stored.admit_ratio:.0%}" if 0 < stored.admit_ratio < 1 else ""
+        said = f"is {stored.current_state}{share} ({stored.reason}: {stored.detail})"
         mend = f"that may be right: `breaker-sidecar history {name}` says how it came to it"
         return warning("breaker", said, mend, key)
     return fine("breaker", f"is {stored.current_state} ({stored.reason})", key)

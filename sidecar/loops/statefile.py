@@ -17,7 +17,6 @@ from pathlib import Path
 import msgspec
 
 from sidecar.core.board import Cell
-from sidecar.core.types import State
 from sidecar.core.wire import decision_to_dict, rfc3339
 from sidecar.loops.around import Around
 from sidecar.telemetry import names
@@ -137,9 +136,9 @@ class StateFile:
 
 def _shown(cell: Cell, now: float, wall_at: float) -> dict[str, object]:
     decision = cell.decision
-    closed = decision.state is State.CLOSED
+    free = decision.admit_ratio >= 1.0
     back_at = None
-    if not closed and decision.retry_from is not None:
+    if not free and decision.retry_from is not None:
         back_at = rfc3339(wall_at + decision.retry_after(now))
     return {
         "allowed": decision.admit_ratio > 0.0,

@@ -163,6 +163,11 @@ def entry(key: str, value: object, session: str | None = None) -> Entry:
             Level.WARNING,
             "is OPEN (recovered: why)",
         ),
+        (
+            {"reason": "shed", "admit_ratio": 0.6, "detail": "why"},
+            Level.WARNING,
+            "is CLOSED at 60% (shed: why)",
+        ),
         ({"policy": "another"}, Level.WARNING, "otherwise than i-1, who wrote its record"),
     ],
 )

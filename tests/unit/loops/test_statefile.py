@@ -127,6 +127,10 @@ async def test_it_says_what_is_decided(
     assert now_open["retry_at"] > said["written_at"]
     enter(board, clock, "default", make_record(State.HALF_OPEN, 5))
     assert (await until(path, seq=5))["breakers"]["default"]["allowed"] is True
+    enter(board, clock, "default", make_record(State.CLOSED, 6, ratio=0.4, reason="shed"))
+    sheds = (await until(path, seq=6))["breakers"]["default"]
+    assert (sheds["allowed"], sheds["state"], sheds["admit_ratio"]) == (True, "CLOSED", 0.4)
+    assert sheds["retry_at"] > said["written_at"]
 
 
 async def test_readers_never_see_half_of_it_and_it_is_not_written_without_end(
