@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -15,6 +16,9 @@ from sidecar.telemetry.lines import Fields, LineWriter, as_json, as_text, fitted
 
 Style = Literal["auto", "json", "console"]
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+AGAIN_S = 60.0
+"""How long a library's repeated words are held back."""
+MOST_SAID = 256
 _OWN = ("timestamp", "level", "event")
 
 
@@ -116,21 +120,51 @@ def _structlog() -> ModuleType:
 class LibraryLogs(logging.Handler):
     """Passes what libraries log through the standard library on as events.
 
+    A library that can't reach a server may say so at every attempt: the same is passed on once in
+    `AGAIN_S`, with how often it came in between.
+
     Args:
         event: a Telemetry's `event`.
+        now: monotonic seconds.
     """
 
-    def __init__(self, event: Callable[..., None]) -> None:
+    def __init__(
+        self, event: Callable[..., None], now: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__(logging.WARNING)
         self._event = event
+        self._now = now
+        self._said: dict[tuple[str, str], list[float]] = {}
+        """Since when each text is held back, and how often it was."""
+
+    def _held_back(self, record: logging.LogRecord) -> int | None:
+        """How often this was held back before it is said now; None: it is to be, too.
+
+        Its template counts, not what is filled in. What tells of an exception is never held back.
+        """
+        if record.exc_info:
+            return 0
+        known = self._said.get(key := (record.name, str(record.msg)))
+        if known is not None and self._now() - known[0] < AGAIN_S:
+            known[1] += 1
+            return None
+        if len(self._said) >= MOST_SAID:
+            self._said.clear()
+        self._said[key] = [self._now(), 0]
+        return int(known[1]) if known is not None else 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Called by the logging module; never raises."""
+        repeated = self._held_back(record)
+        if repeated is None:
+            return
         try:
             message = record.getMessage()
         except Exception:  # noqa: BLE001 - a library's broken format string is not our end
             message = str(record.msg)
-        fields: dict[str, str] = {"logger": record.name, "message": message}
+        fields: dict[str, str | int] = {"logger": record.name, "message": message}
+        if repeated:
+            fields["repeated"] = repeated
         if record.exc_info and record.exc_info[0] is not None:
             fields["traceback"] = "".join(traceback.format_exception(*record.exc_info))
         level = record.levelname.lower()

@@ -517,7 +517,7 @@ REPLAY_UNNOTED = Event("replay_unnoted", "Progress can't be written; a restart r
 DEAD_LETTER = Event("dead_letter", "Kafka will never take a record of the spool; it is set aside.")
 
 # --- the log itself --------------------------------------------------------------------------
-LIBRARY = Event("library", "A library's own log record.")
+LIBRARY = Event("library", "A library's own log record; what it repeats is said once a minute.")
 LOG_DROPPED = Event("log_lines_dropped", "Lines were given up because nobody read the log.")
 METRIC_MISUSED = Event("metric_misused", "A defect here: a metric was counted with wrong labels.")
 

@@ -214,6 +214,31 @@ def test_what_libraries_log_becomes_an_event(monkeypatch: pytest.MonkeyPatch) ->
     assert (other, loose["message"]) == ("warning", "%d")
 
 
+def test_what_a_library_repeats_is_said_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, object]] = []
+    now = 0.0
+
+    def event(_: str, *, level: str, **fields: object) -> None:
+        seen.append((str(fields["message"]), fields.get("repeated")))
+
+    logger = logging.getLogger("chatty.library")
+    monkeypatch.setattr(logger, "handlers", [LibraryLogs(event, lambda: now)])
+    monkeypatch.setattr(logger, "propagate", False)
+    for second in range(90):
+        now = float(second)
+        logger.warning("no way to node %s", second % 3)
+    logger.warning("something else")
+    for _ in range(2):
+        logger.error("a defect", exc_info=ValueError("inside"))
+    assert seen == [
+        ("no way to node 0", None),
+        ("no way to node 0", 59),
+        ("something else", None),
+        ("a defect", None),
+        ("a defect", None),
+    ]
+
+
 def test_installing_takes_the_root_loggers_place() -> None:
     code = (
         "import logging, sys\n"
