@@ -7,6 +7,7 @@ and its packets dropped.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import signal
 import subprocess
@@ -53,19 +54,19 @@ class Flow:
         self.kafka = kafka
         self.topic = kafka.create_topic(f"orders-{name}", partitions)
         self.group = f"g-{name}"
+        self._way = proxy.address
+        self.daemon = Daemon(self.config(lag={"window": "3s", "floor": 5, **lag}))
+
+    def config(self, **signals: object) -> dict[str, object]:
+        """The daemon's, with these signals."""
         breaker = timing(
-            topic=self.topic,
-            group=self.group,
-            evaluation_interval="400ms",
-            signals={"lag": {"window": "3s", "floor": 5, **lag}},
+            topic=self.topic, group=self.group, evaluation_interval="400ms", signals=signals
         )
-        self.daemon = Daemon(
-            {
-                "store": "memory",
-                "kafka": {"bootstrap_servers": [proxy.address], "request_timeout": "1s"},
-                "breakers": {"default": breaker},
-            }
-        )
+        return {
+            "store": "memory",
+            "kafka": {"bootstrap_servers": [self._way], "request_timeout": "1s"},
+            "breakers": {"default": breaker},
+        }
 
     def __enter__(self) -> Self:
         self.daemon.__enter__()
@@ -206,6 +207,21 @@ def test_no_answer_is_unknown_and_heals(way: tuple[Kafka, Proxy], how: str) -> N
             mend()
         flow.wait("healthy", "known again")
         assert flow.trip == {}
+
+
+def test_a_reload_begins_and_ends_it(way: tuple[Kafka, Proxy]) -> None:
+    kafka, proxy = way
+    with Flow(kafka, proxy) as flow:
+        kafka.commit(flow.group, flow.topic, {0: 0})
+        flow.wait("healthy", "read")
+        for signals, verdict in (({}, None), ({"lag": {}}, "healthy")):
+            flow.daemon.configure(flow.config(**signals))
+            flow.daemon.send_signal(signal.SIGHUP)
+            poll_until_sync(
+                functools.partial(lambda said: flow.word.get("verdict") == said, verdict),
+                SOON_S,
+                f"it is {verdict} after the reload",
+            )
 
 
 def test_only_the_evaluator_tells_how_far_behind(way: tuple[Kafka, Proxy]) -> None:
