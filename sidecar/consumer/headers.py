@@ -37,6 +37,7 @@ EMPTY = "breaker-empty"
 
 MOST_ERROR_BYTES = 2048
 MOST_STACK_BYTES = 8192
+SLIM_ERROR_BYTES = 200
 _MOST_DIGITS = 19
 
 Header = tuple[str, bytes]
@@ -143,9 +144,15 @@ def written(
     return own(record.headers) + ours
 
 
-def without_stack(headers: Sequence[Header]) -> list[Header]:
-    """The same, without what may be too long for the topic."""
-    return [header for header in headers if header[0] != STACK]
+def slimmed(headers: Sequence[Header]) -> list[Header]:
+    """The same, without the stack and with the end of the error, for a topic that takes no more."""
+    slim = [header for header in headers if header[0] != STACK]
+    return [
+        (name, clipped(value.decode("utf-8", "replace"), SLIM_ERROR_BYTES).encode())
+        if name == ERROR
+        else (name, value)
+        for name, value in slim
+    ]
 
 
 def replayed(headers: Sequence[Header], replays: int) -> list[Header]:

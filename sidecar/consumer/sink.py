@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError, for_code
 
-from sidecar.consumer.headers import Header, without_stack
+from sidecar.consumer.headers import Header, slimmed
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +87,13 @@ class KafkaSink:
         try:
             await self._send(topic, key, value, headers, partition)
         except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
-            slim = without_stack(headers)
-            if len(slim) == len(headers):
+            slim = slimmed(headers)
+            if slim == list(headers):
                 raise SinkFailed(f"{topic} takes no event of that size") from error
-            log.warning("%s takes no event of that size; trying without its stack", topic)
+            log.warning(
+                "%s takes no event of that size; trying without its stack, and less of its error",
+                topic,
+            )
             await self.send(topic, key, value, slim, partition)
 
     async def _send(

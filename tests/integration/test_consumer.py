@@ -181,3 +181,21 @@ async def test_topics_that_are_missing_and_may_not_be_made_are_told(
 
     with pytest.raises(SinkFailed, match=f"no topic {prefix}"):
         await quick(kafka, prefix, handle).run(signals=False)
+
+
+async def test_where_the_stack_is_too_long_for_the_topic_the_event_goes_without_it(
+    kafka: Kafka, topic: str
+) -> None:
+    kafka.create_topic(f"{topic}.dlq", max_message_bytes="2000")
+    kafka.produce(topic, [b"x" * 1000], partition=0)
+
+    async def handle(event: Event[bytes]) -> None:
+        raise Permanent("y" * 1500)
+
+    async with running(quick(kafka, topic, handle, retry=RetryPolicy(delays_s=()))) as runner:
+        await poll_until(lambda: runner.flow.counts.get(topic, {}).get("dead"), PATIENCE_S, "died")
+        await poll_until(lambda: runner.flow.moving == 0, PATIENCE_S, "it is written")
+    (letter,) = kafka.read(f"{topic}.dlq", 1)
+    assert text_of(letter.headers, "breaker-stack") is None
+    assert len(text_of(letter.headers, "breaker-error") or "") < 300
+    assert text_of(letter.headers, "breaker-reason") == "permanent"

@@ -1,4 +1,6 @@
-"""Workers on the kit are killed all the time: nothing is lost, and nothing takes place twice."""
+"""Workers on the kit are killed all the time, and some are frozen until the group has given up on
+them: nothing is lost, and nothing takes place twice.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +25,8 @@ from tests.servers import ROOT, poll_until
 KILLING_S = float(os.environ.get("BREAKER_KILLING_S", "20"))
 """A minute shows no more than this, as a rule; it was run so when this was written."""
 EVERY_S = 2.0
+FROZEN_S = 3.0
+"""Longer than the group waits for a member."""
 A_SECOND = 150
 KEYS = 40
 WORKERS = 3
@@ -88,6 +92,10 @@ async def test_every_event_takes_effect_exactly_once_in_order_through_kill_9(
         loading = asyncio.create_task(load(kafka, topic, KILLING_S))
         while not loading.done():
             await asyncio.sleep(EVERY_S)
+            if killed % 3 == 2:
+                workers[-1].send_signal(signal.SIGSTOP)
+                await asyncio.sleep(FROZEN_S)
+                workers[-1].send_signal(signal.SIGCONT)
             victim = workers.pop(0)
             victim.send_signal(signal.SIGKILL)
             await asyncio.to_thread(victim.wait)
@@ -112,6 +120,6 @@ async def test_every_event_takes_effect_exactly_once_in_order_through_kill_9(
     assert len(steady) >= KEYS // 2
     for key, numbers in steady.items():
         assert numbers == sorted(numbers), f"{key} is out of order"
-    assert killed >= KILLING_S / (EVERY_S + 2)
+    assert killed >= KILLING_S / (EVERY_S + FROZEN_S + 1)
     assert len({worker for *_, worker in found}) > WORKERS, "those that were started worked too"
     assert codes == [0] * len(codes), log.read_text()[-3000:]

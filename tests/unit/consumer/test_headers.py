@@ -10,6 +10,7 @@ from sidecar.consumer.headers import (
     MOST_STACK_BYTES,
     REASON,
     REPLAYS,
+    SLIM_ERROR_BYTES,
     STACK,
     TOPIC,
     Header,
@@ -18,8 +19,8 @@ from sidecar.consumer.headers import (
     origin_of,
     own,
     replayed,
+    slimmed,
     text_of,
-    without_stack,
     written,
 )
 from tests.unit.consumer.records import Rec
@@ -110,7 +111,9 @@ def test_the_stack_is_clipped_to_its_end_and_can_be_left_out() -> None:
     assert stack is not None
     assert stack.endswith("the end")
     assert len(stack.encode()) <= MOST_STACK_BYTES
-    assert {name for name, _ in headers} - {name for name, _ in without_stack(headers)} == {STACK}
+    slim = slimmed(headers)
+    assert {name for name, _ in headers} - {name for name, _ in slim} == {STACK}
+    assert len(dict(slim)[ERROR]) <= SLIM_ERROR_BYTES
     assert len(text_of(headers, ERROR) or "") < 3000
 
 
