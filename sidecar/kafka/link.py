@@ -12,7 +12,7 @@ import contextlib
 import logging
 from typing import Any, Final
 
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition, errors
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
@@ -27,6 +27,18 @@ _POLL_S: Final = 0.02
 # It logs each attempt of each retry, tens of lines a second while Kafka is away. What matters of it
 # comes back as errors, and is told once by whoever acts on it.
 logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
+
+class InvalidRecordError(errors.BrokerResponseError):  # type: ignore[misc]
+    """A record that the broker's rules refuse: one without a key for a compacted topic, say."""
+
+    errno = 87
+    message = "INVALID_RECORD"
+    description = "The broker's validation refused a record"
+
+
+# The library doesn't know this code and calls it an unknown error, which could be anything.
+errors.kafka_errors.setdefault(InvalidRecordError.errno, InvalidRecordError)
 
 
 class Link:

@@ -22,7 +22,7 @@ from aiokafka.errors import (
 from sidecar.core.errors import KafkaDenied
 from sidecar.core.publishing import DeliveryFault, NeverDelivered, Refusal
 from sidecar.core.spooling import NewRecord
-from sidecar.kafka.link import CLOSE_S, Link, end
+from sidecar.kafka.link import CLOSE_S, InvalidRecordError, Link, end
 
 BACKOFF_S: Final = 0.25
 MAX_BACKOFF_S: Final = 5.0
@@ -40,9 +40,8 @@ _PERMANENT: Final[dict[type[KafkaError], Refusal]] = {
     PolicyViolationError: Refusal.REFUSED,
     CorruptRecordException: Refusal.REFUSED,
     UnsupportedForMessageFormatError: Refusal.REFUSED,
+    InvalidRecordError: Refusal.REFUSED,
 }
-_INVALID_RECORD: Final = 87
-"""Kafka's code for a record that its broker's rules refuse; the library has no name for it."""
 
 
 class Publisher:
@@ -212,7 +211,5 @@ def _fault(error: KafkaError | OSError) -> DeliveryFault:
     for kind, why in _PERMANENT.items():
         if isinstance(error, kind):
             return NeverDelivered(why, detail)
-    if getattr(error, "errno", None) == _INVALID_RECORD:
-        return NeverDelivered(Refusal.REFUSED, detail)
     unsent = isinstance(error, UnknownTopicOrPartitionError)
     return DeliveryFault(detail, unsent=unsent)

@@ -1,0 +1,91 @@
+"""The carrier of records against a real Kafka: what is delivered, and what never will be."""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from sidecar.core.publishing import DeliveryFault, NeverDelivered, Refusal
+from sidecar.core.spooling import NewRecord
+from sidecar.kafka.connection import Connection
+from sidecar.kafka.publisher import Publisher
+from tests.kafka import Kafka
+from tests.servers import free_port
+
+WITHIN_S = 20.0
+
+
+def record(value: bytes | None, key: bytes | None = b"k") -> NewRecord:
+    return NewRecord(key, value, (("h", b"1"), ("n", None)), 1_700_000_000_000, 0.0)
+
+
+@pytest.fixture
+async def publisher(kafka: Kafka) -> AsyncIterator[Publisher]:
+    connection = Connection(bootstrap_servers=tuple(kafka.bootstrap.split(",")))
+    made = Publisher(connection.options, now=time.monotonic, draw=random.random)
+    yield made
+    await made.close()
+
+
+def fresh(kafka: Kafka, partitions: int = 1, **config: Any) -> str:
+    return kafka.create_topic(f"t-{uuid.uuid4().hex[:8]}", partitions, **config)
+
+
+async def test_batches_arrive_whole_and_in_order(kafka: Kafka, publisher: Publisher) -> None:
+    topic = fresh(kafka, 3)
+    assert publisher.partitions(topic) is None
+    assert await publisher.look(topic, WITHIN_S) == 3
+    assert publisher.partitions(topic) == 3
+    assert await publisher.send(topic, 1, [record(b"0"), record(None)], WITHIN_S) == 0
+    assert await publisher.send(topic, 1, [record(b"2", None)], WITHIN_S) == 2
+    found = kafka.read(topic, 3)
+    assert [(r.partition, r.key, r.value) for r in found] == [
+        (1, b"k", b"0"),
+        (1, b"k", None),
+        (1, None, b"2"),
+    ]
+    assert found[0].headers == (("h", b"1"), ("n", None))
+    assert found[0].timestamp == 1_700_000_000_000
+
+
+async def test_what_kafka_never_takes_is_told_and_costs_nobody_else(
+    kafka: Kafka, publisher: Publisher
+) -> None:
+    small = fresh(kafka, max_message_bytes="2000")
+    compacted = fresh(kafka, cleanup_policy="compact")
+    for topic, bad, why in (
+        (small, record(b"x" * 5_000), Refusal.TOO_LARGE),
+        (compacted, record(b"x", None), Refusal.REFUSED),
+    ):
+        with pytest.raises(NeverDelivered) as caught:
+            await publisher.send(topic, 0, [bad], WITHIN_S)
+        assert caught.value.why is why
+        assert await publisher.send(topic, 0, [record(b"good")], WITHIN_S) == 0
+
+
+async def test_topics_and_partitions_that_are_not_there(kafka: Kafka, publisher: Publisher) -> None:
+    with pytest.raises(NeverDelivered) as caught:
+        await publisher.look("nobody-made-it", WITHIN_S)
+    assert caught.value.why is Refusal.UNKNOWN_TOPIC
+    topic = fresh(kafka)
+    with pytest.raises(NeverDelivered) as caught:
+        await publisher.send(topic, 1, [record(b"x")], WITHIN_S)
+    assert caught.value.why is Refusal.UNKNOWN_PARTITION
+
+
+async def test_nobody_there_costs_no_time_after_the_first_attempt() -> None:
+    connection = Connection(bootstrap_servers=(f"127.0.0.1:{free_port()}",))
+    publisher = Publisher(connection.options, now=time.monotonic, draw=lambda: 1.0)
+    with pytest.raises(DeliveryFault):
+        await publisher.send("t", 0, [record(b"x")], WITHIN_S)
+    began = time.monotonic()
+    with pytest.raises(DeliveryFault) as caught:
+        await publisher.send("t", 0, [record(b"x")], WITHIN_S)
+    assert caught.value.unsent
+    assert time.monotonic() - began < 0.25
+    await publisher.close()
