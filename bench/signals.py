@@ -56,7 +56,8 @@ def _config(kafka: Kafka, consul: ConsulServer, size: _Size) -> dict[str, object
                 "topic": topic,
                 "group": group,
                 "consul_key_prefix": f"reports/{name}",
-                "signals": {"lag": {"max_seconds": "5m"}},
+                # Longer than this takes: every partition lags, is classified, and trips nothing.
+                "signals": {"lag": {"window": "10m"}},
             }
             for name, topic, group in size.groups
         },
