@@ -119,13 +119,16 @@ class Keeper:
                 return
             try:
                 if self._ledger is not None:
-                    await self._ledger.flush()
+                    # A store has deadlines of its own, or should have.
+                    async with asyncio.timeout(self._limits.kafka_s):
+                        await self._ledger.flush()
                     flow.stuck = None
                 if positions:
                     await self._source.commit(positions)
-            except StoreFailed as error:
-                log.log(_once(flow.stuck is None), "marks not written: %s", error)
-                flow.stuck = f"marks can't be written: {error}"
+            except (StoreFailed, TimeoutError) as error:
+                why = str(error) or "the store took too long"
+                log.log(_once(flow.stuck is None), "marks not written: %s", why)
+                flow.stuck = f"marks can't be written: {why}"
             except NotOurs as error:
                 log.info("not committed: %s", error)
             except SourceError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from sidecar.consumer import (
     Event,
     Hooks,
     Limits,
+    Mark,
     MemoryStore,
     Outcome,
     Permanent,
@@ -356,6 +357,44 @@ async def test_duplicates_and_stale_events_are_dropped_and_committed() -> None:
         await kit.until_committed(6)
     assert handled == [b"a", b"c", b"d"]
     assert kit.counts == {"handled": 3, "known": 1, "stale": 1, "dead": 1}
+
+
+class Hanging(MemoryStore):
+    """A store that takes no marks for a while, and doesn't say so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = asyncio.Event()
+
+    async def remember(self, marks: Sequence[Mark]) -> None:
+        """For ever, at first."""
+        await self.answers.wait()
+        await super().remember(marks)
+
+
+async def test_marks_that_can_not_be_written_stop_committing_and_reading() -> None:
+    handled = 0
+
+    async def handle(event: Event[bytes]) -> None:
+        nonlocal handled
+        handled += 1
+
+    store = Hanging()
+    kit = Kit(
+        handle,
+        store=store,
+        limits=Limits(commit_every_s=0.02, kafka_s=0.1, concurrency=2, in_flight=10),
+    )
+    kit.source.add(*events(2000, keys=0))
+    async with kit.running():
+        await poll_until(lambda: kit.flow.stuck, PATIENCE_S, "it is told")
+        before = handled
+        await asyncio.sleep(0.3)
+        assert handled <= before + 20
+        assert kit.committed() is None
+        store.answers.set()
+        await kit.until_committed(2000)
+    assert handled == 2000
 
 
 async def test_hooks_see_each_attempt_and_its_end() -> None:
