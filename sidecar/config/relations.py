@@ -130,12 +130,12 @@ def _publish(config: Config, publish: Publish) -> Iterator[Clash]:
         yield Clash((servers, at), "is missing, and publish needs it", "write where Kafka is")
     if not publish.topics:
         yield Clash(((*at, "topics"),), "has no topic", 'name one, or "*" for all of them')
-    if publish.delivery_timeout_s >= publish.timeout_s:
+    if publish.delivery_timeout_s > publish.timeout_s / 2:
         longest, whole = dur(publish.delivery_timeout_s), dur(publish.timeout_s)
         yield Clash(
             ((*at, "delivery_timeout"), (*at, "timeout")),
-            f"delivery_timeout ({longest}) leaves nothing of timeout ({whole}) for the spool",
-            "make it shorter, such as half of timeout",
+            f"delivery_timeout ({longest}) leaves too little of timeout ({whole}) for the spool",
+            "make it half of timeout, or less",
         )
     if publish.max_record > publish.max_request:
         yield Clash(

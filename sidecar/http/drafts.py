@@ -25,7 +25,8 @@ MAX_RECORDS: Final = 10_000
 MAX_HEADERS: Final = 1_000
 MAX_NAME: Final = 0xFFFF
 MAX_STAMP: Final = 2**53
-MAX_PARTITION: Final = 2**31 - 2
+MAX_PARTITION: Final = 99_999
+"""Far more than a topic has; each that is named takes some memory."""
 _KEY, _PARTITION, _HEADER = b"kafka-key", b"kafka-partition", b"kafka-header-"
 
 Drafted = Draft | Refused
@@ -141,7 +142,8 @@ def _partition(value: bytes) -> int:
         raise Problem(
             400,
             "bad-records",
-            f"Kafka-Partition is {shown(value.decode('ascii', 'replace'))}; it must be a number",
+            f"Kafka-Partition is {shown(value.decode('ascii', 'replace'))}; "
+            f"it must be a number up to {MAX_PARTITION}",
         )
     return int(value)
 
@@ -228,7 +230,7 @@ def _fault(draft: Draft) -> str | None:
     if any(len(name.encode()) > MAX_NAME for name, _ in headers):
         return f"a header's name is longer than {MAX_NAME} bytes"
     if partition is not None and not 0 <= partition <= MAX_PARTITION:
-        return f"partition_id is {partition}; it must be 0 or more"
+        return f"partition_id is {partition}; it must be from 0 to {MAX_PARTITION}"
     if stamp is not None and not 0 <= stamp < MAX_STAMP:
         return "the timestamp is out of range: epoch milliseconds"
     return None

@@ -291,23 +291,19 @@ class Desk:
         self, topic: Topic, drafts: Sequence[Draft], ticket: Ticket, claims: Claims | None
     ) -> None:
         """Hand records to their lanes; nothing is awaited once the first is placed."""
-        if any(draft.partition is None for draft in drafts):
-            try:
-                await topic.know()
-            except NeverDelivered as fault:
-                ticket.finish(Refused(fault.why, str(fault)))
-                return
-            except DeliveryFault as fault:
-                if not topic.policy.outage.spools:
-                    dropped = fate(topic.policy.outage, permanent=False) is Fate.DROP
-                    why = str(fault)
-                    ticket.finish(Dropped(why) if dropped else Refused(Refusal.UNAVAILABLE, why))
-                    return
+        unknown = await self._unknown(topic)
+        if unknown is not None:
+            ticket.finish(unknown)
+            return
         wall = self._around.wall()
         parts: dict[int, list[Item]] = {}
         for index, draft in enumerate(drafts):
             if ticket.outcomes[index] is not None:
                 continue  # its idempotency key has an answer
+            if draft.partition is not None and (there := topic.beyond(draft.partition)) is not None:
+                said = f"{topic.name} has {there} partitions: there is no {draft.partition}"
+                ticket.settle(index, Refused(Refusal.UNKNOWN_PARTITION, said))
+                continue
             what = claims.of(index) if claims is not None else None
             record = self._record(draft, wall, what)
             size = OVERHEAD + len(record.value or b"") + len(record.key or b"")
@@ -320,6 +316,22 @@ class Desk:
             self._placements.keep(topic.name, topic.placement.partitions)
         for partition, items in parts.items():
             topic.lane(partition).put(items)
+
+    async def _unknown(self, topic: Topic) -> Outcome | None:
+        """What becomes of records whose topic Kafka doesn't know, or says nothing of."""
+        try:
+            await topic.know()
+        except NeverDelivered as fault:
+            if not topic.lanes:
+                self.topics.pop(topic.name, None)  # a name that nothing is known of is not kept
+            return Refused(fault.why, str(fault))
+        except DeliveryFault as fault:
+            match fate(topic.policy.outage, permanent=False):
+                case Fate.DROP:
+                    return Dropped(str(fault))
+                case Fate.UNKNOWN:
+                    return Refused(Refusal.UNAVAILABLE, str(fault))
+        return None
 
     def _record(self, draft: Draft, wall: float, what: Idempotency | None) -> NewRecord:
         self._records += 1

@@ -118,8 +118,14 @@ class Topic:
             self._looking = None
 
     def _learn(self, told: int) -> None:
-        if self.placement.learn(told, waiting=self.waiting):
+        if told != self.placement.partitions and self.placement.learn(told, waiting=self.waiting):
             self.around.telemetry.event(names.PUBLISH_PARTITIONS, topic=self.name, partitions=told)
+
+    def beyond(self, partition: int) -> int | None:
+        """How many partitions there are, where that one isn't among them; else None."""
+        told = self.around.carrier.partitions(self.name) or 0
+        known = max(told, self.placement.partitions or 0)
+        return known if known and partition >= known else None
 
     def place(self, draft: Draft, size: int) -> int:
         """The partition of a record, chosen now and for good."""

@@ -142,7 +142,7 @@ def until_direct(daemon: Daemon, producer: Producer) -> None:
 
 def test_records_arrive_as_they_were_handed_over(way: Way, topic: str, tmp_path: Path) -> None:
     settings = config(way, topic, tmp_path)
-    settings["publish"] |= {"timeout": "20s", "delivery_timeout": "15s"}
+    settings["publish"] |= {"timeout": "20s", "delivery_timeout": "10s"}
     with Daemon(settings) as daemon:
         sent = daemon.request(
             "POST",

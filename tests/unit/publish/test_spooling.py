@@ -148,6 +148,7 @@ async def test_a_full_disk_is_told_and_it_goes_on_when_there_is_room() -> None:
 
 async def test_what_may_be_in_kafka_is_never_called_refused() -> None:
     async with shop(Outage.BREAKER) as one:
+        assert kinds(await one.publish(b"0", partition=0)) == ["Delivered"]
         one.kafka.fault = AWAY
         one.spool.refuses = SpoolDiskFull("no room")
         (outcome,) = await one.publish(b"0", partition=0)

@@ -8,6 +8,7 @@ from sidecar.core.outage import Outage
 from sidecar.core.publishing import (
     Delivered,
     DeliveryFault,
+    Draft,
     Dropped,
     Outcome,
     Refusal,
@@ -16,7 +17,7 @@ from sidecar.core.publishing import (
 from sidecar.telemetry import names
 from tests.servers import poll_until
 from tests.telemetry import RecordedTelemetry
-from tests.unit.publish.kit import PaperKafka, shop
+from tests.unit.publish.kit import TOPIC, PaperKafka, shop
 
 AWAY = DeliveryFault("away")
 UNSENT = DeliveryFault("no connection", unsent=True)
@@ -38,6 +39,7 @@ async def test_records_are_delivered_each_with_its_offset() -> None:
 
 async def test_reject_says_what_it_knows_then_refuses_at_once_then_tries_again() -> None:
     async with shop(Outage.REJECT) as one:
+        assert whys(await one.publish(b"0", partition=0)) == ["Delivered"]
         one.kafka.fault = AWAY
         assert whys(await one.publish(b"1", partition=0)) == [Refusal.UNKNOWN_OUTCOME]
         before = one.kafka.sends
@@ -141,3 +143,18 @@ async def test_a_stop_answers_everybody() -> None:
         one.desk.stop()
         assert whys(await first) == [Refusal.UNKNOWN_OUTCOME]
         assert whys(await one.publish(b"2", partition=0)) == [Refusal.UNAVAILABLE]
+
+
+async def test_a_partition_that_isnt_there_is_refused_alone() -> None:
+    async with shop(Outage.REJECT) as one:
+        drafts = [Draft(None, b"0", (), 0), Draft(None, b"1", (), 7)]
+        outcomes = await one.desk.publish(TOPIC, drafts, delivered=False, idempotency=None)
+        assert whys(outcomes) == ["Delivered", Refusal.UNKNOWN_PARTITION]
+        assert set(one.desk.topics[TOPIC].lanes) == {0}
+
+
+async def test_a_name_that_nothing_is_known_of_is_not_kept() -> None:
+    async with shop(Outage.BREAKER, kafka=PaperKafka(None)) as one:
+        assert whys(await one.publish(b"1", partition=5)) == [Refusal.UNKNOWN_TOPIC]
+        assert not one.desk.topics
+        assert not one.spool.lists
