@@ -91,6 +91,7 @@ class Sight:
             names.SPOOL_REPLAY_RATE: lambda: [((), self._rate())],
             names.SPOOL_END: lambda: [((), self._left())],
             names.SPOOL_ORPHANS: lambda: [((), self._orphans())],
+            names.SPOOL_WRITABLE: self._writable,
         }
 
     def _each(
@@ -126,6 +127,10 @@ class Sight:
 
     def _orphans(self) -> float:
         return float(self._around.spool.orphans) if self._around.spool is not None else 0.0
+
+    def _writable(self) -> Iterator[Sample]:
+        if self._around.spool is not None:
+            yield (), float(self._around.spool.fault is None)
 
 
 def _whole(seconds: float | None) -> float | None:

@@ -387,6 +387,12 @@ SPOOL_ORPHANS = Metric(
     "Spools of others beside this one that hold records and could not be adopted.",
     by="publisher",
 )
+SPOOL_WRITABLE = Metric(
+    "breaker_spool_writable",
+    "gauge",
+    "1 while the spool takes records; 0 after a failed sync, until a restart.",
+    by="publisher",
+)
 
 # --- this process ----------------------------------------------------------------------------
 LOG_LINES_DROPPED = Metric(

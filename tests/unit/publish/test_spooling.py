@@ -146,6 +146,15 @@ async def test_a_full_disk_is_told_and_it_goes_on_when_there_is_room() -> None:
         assert one.kafka.values(0) == [b"1"]
 
 
+async def test_a_spool_that_takes_nothing_more_is_seen_as_such() -> None:
+    async with shop(Outage.SPOOL_ALL) as one:
+        read = one.desk.sight.families()[names.SPOOL_WRITABLE]
+        assert list(read()) == [((), 1.0)]
+        one.spool.fault = "a sync failed"
+        assert list(read()) == [((), 0.0)]
+        assert one.desk.describe()["fault"] == "a sync failed"
+
+
 async def test_what_may_be_in_kafka_is_never_called_refused() -> None:
     async with shop(Outage.BREAKER) as one:
         assert kinds(await one.publish(b"0", partition=0)) == ["Delivered"]
