@@ -103,6 +103,11 @@ async def test_every_event_takes_effect_exactly_once_in_order_through_kill_9(
             workers.append(start(kafka, topic, database))
         sent = await loading
         await poll_until(lambda: count(database) >= sent, 120.0, f"all {sent} have taken effect")
+        # One that is only just starting would not hear that it is to stop.
+        joined = [f"{worker.pid} sidecar.consumer.giving assigned" for worker in workers]
+        await poll_until(
+            lambda: all(each in log.read_text() for each in joined), 60.0, "all have joined"
+        )
     finally:
         for worker in workers:
             worker.terminate()
