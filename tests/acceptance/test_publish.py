@@ -6,6 +6,8 @@ spool of its own.
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 import uuid
@@ -289,6 +291,33 @@ def test_a_full_spool_refuses_and_goes_on_when_there_is_room(
         way.heal()
         until_direct(daemon, producer)
     assert sum(way.kafka.end_offsets(topic).values()) >= accepted + 2
+
+
+def test_a_full_disk_refuses_whole_and_goes_on_when_there_is_room(
+    way: Way, topic: str, tmp_path: Path
+) -> None:
+    mine = () if os.geteuid() == 0 else ("--user", "--map-root-user")
+    script = 'mount -t tmpfs -o size=4m tmpfs "$1" && shift && exec "$@"'
+    inside = ("unshare", *mine, "--mount", "sh", "-c", script, "sh", str(tmp_path))
+    path, headers = f"/v1/publish/{topic}", {**RAW, "Kafka-Partition": "0"}
+    with Daemon(
+        config(way, topic, tmp_path), program=(*inside, sys.executable, "-m", "sidecar")
+    ) as daemon:
+        producer = Producer(topic)
+        until_direct(daemon, producer)
+        way.refuse()
+        answers = [
+            daemon.request("POST", path, b"%d:" % n + os.urandom(100_000), headers)
+            for n in range(50)
+        ]
+        told = [answer.body.get("type", answer.body.get("status")) for answer in answers]
+        assert set(told) == {"spooled", "urn:breaker-sidecar:disk-full"}
+        assert {answer.status for answer in answers} == {202, 507}
+        way.heal()
+        until_direct(daemon, producer)
+    total = sum(way.kafka.end_offsets(topic).values())
+    large = {r.value.split(b":")[0] for r in way.kafka.read(topic, total) if len(r.value) > 1000}
+    assert large == {b"%d" % n for n, answer in enumerate(answers) if answer.status == 202}
 
 
 @pytest.mark.parametrize(("outage", "statuses"), [("reject", {503, 504}), ("drop", {200})])
