@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
+from sidecar.client import Breaker, Source
 from tests.acceptance.support import timing
 from tests.daemon import Daemon
 from tests.servers import poll_until_sync
@@ -122,27 +125,55 @@ def test_consumers_that_vanish_are_missed() -> None:
         until(_shows(daemon, "CLOSED"), "it heals")
 
 
-def test_producers_that_are_cut_off_alone_close_their_own_gate() -> None:
+def test_producers_that_are_cut_off_alone_close_their_own_gate(tmp_path: Path) -> None:
     """The record stays as it is; every way to ask says what is in force here."""
-    delivery = {"quorum": 2, "local": {"minimum": 10, "window": "10s", "shut": "1s"}}
+    delivery = {"quorum": 2, "local": {"minimum": 10, "window": "30s", "shut": "5s"}}
     producer = {"instance": "p-1", "role": "producer"}
-    with Daemon(_config(delivery=delivery)) as daemon:
+    state = tmp_path / "state.json"
+    config = {**_config(delivery=delivery), "listen": {"state_file": str(state)}}
+    with Daemon(config) as daemon, Breaker(address=daemon.url, on_no_answer=True) as client:
+        poll_until_sync(lambda: client.source is Source.WATCH, 10, "the client follows")
         poll_until_sync(_shows(daemon, "CLOSED"), 10, "it is closed")
         before = daemon.get("/v1/breakers/default").body
         daemon.post("/v1/report", {**producer, "count_ok": 4, "count_fail": 6})
-        answer = daemon.allowed(peek=True)
+        answer = daemon.allowed()
         assert answer.status == 503
         assert answer.headers["x-breaker-state"] == answer.body["state"] == "OPEN"
         assert answer.headers["x-breaker-reason"] == "delivery_local"
         assert "60.0% of 10 deliveries failed" in answer.body["detail"]
+        poll_until_sync(lambda: not client.allowed(), 10, "the client rejects")
+        poll_until_sync(
+            lambda: not json.loads(state.read_text())["breakers"]["default"]["allowed"],
+            10,
+            "the file says so",
+        )
+        assert daemon.get("/ext_authz/default/x").status == 429
         after = daemon.get("/v1/breakers/default").body
         assert (after["automaton"], after["seq"]) == ("CLOSED", before["seq"])
         assert after["local_gate"]["evidence"]["errored"] == 6
         assert daemon.get("/v1/breakers/default/history").body["transitions"] == []
         poll_until_sync(_shows(daemon, "HALF_OPEN", "delivery_local"), 10, "it tries")
+        admitted = [daemon.allowed().status for _ in range(40)].count(200)
+        assert admitted == 2, "a twentieth"
         daemon.post("/v1/report", {**producer, "count_ok": 1})
         poll_until_sync(_shows(daemon, "CLOSED"), 10, "it opens")
         assert daemon.allowed(peek=True).body["reason"] == before["reason"]
+        poll_until_sync(client.allowed, 10, "the client admits")
+
+
+def test_an_order_beats_a_sidecars_own_gate() -> None:
+    with Daemon(_config(delivery={"quorum": 2, "local": {"minimum": 10}})) as daemon:
+        poll_until_sync(_shows(daemon, "CLOSED"), 10, "it is closed")
+        bad = {"instance": "p-1", "role": "producer", "count_fail": 10}
+        daemon.post("/v1/report", bad)
+        assert daemon.allowed(peek=True).body["reason"] == "delivery_local"
+        order = {"mode": "closed", "ttl_s": 60, "reason": "we know better"}
+        assert daemon.request("PUT", "/v1/breakers/default/override", order).status == 200
+        assert _shows(daemon, "CLOSED", "forced")()
+        daemon.post("/v1/report", bad)
+        assert daemon.allowed().status == 200
+        assert daemon.request("DELETE", "/v1/breakers/default/override").status == 204
+        assert daemon.allowed(peek=True).body["reason"] == "delivery_local"
 
 
 def test_hold_and_quorum_on_a_real_sidecar() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from sidecar.core.probe import Round
@@ -13,7 +16,10 @@ from sidecar.kafka.connection import Connection
 from sidecar.kafka.probe_topic import CONFIG
 from sidecar.telemetry import names
 from tests.kafka import Kafka
+from tests.servers import ROOT
 from tests.telemetry import RecordedTelemetry
+
+pytestmark = pytest.mark.kafka
 
 
 class Probing:
@@ -109,3 +115,58 @@ async def test_nobody_there_is_no_verdict_on_a_broker(kafka: Kafka, prefix: str)
     assert done.canaries == ()
     assert done.fault is not None
     assert done.fault.startswith("127.0.0.1:1: ")
+
+
+# --- rights ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Kafka]:
+    """A broker that knows of rights; who has none against it may do all."""
+    config = {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "allow.everyone.if.no.acl.found": "true",
+    }
+    with Kafka(config=config) as broker:
+        yield broker
+
+
+def deny(kafka: Kafka, operation: str, *resources: str) -> None:
+    """Take a right from everybody, and leave them all others."""
+    command = ["java", "-cp", f"{ROOT}/.tools/kafka/*", "kafka.admin.AclCommand"]
+    what = ["--add", "--deny-principal", "User:*", "--operation", operation, *resources]
+    everyone = ["--add", "--allow-principal", "User:*", "--operation", "All", *resources]
+    for change in (everyone, what):
+        subprocess.run(
+            [*command, "--bootstrap-server", kafka.bootstrap, *change],
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
+
+
+async def test_a_right_that_is_missing_is_no_ill_health(guarded: Kafka, prefix: str) -> None:
+    guarded.create_topic(prefix)
+    deny(guarded, "Write", "--topic", prefix)
+    probing = Probing(guarded, prefix)
+    try:
+        (canary,) = (await probing.canaries.round()).canaries
+    finally:
+        await probing.canaries.close()
+    assert (canary.latency_s, canary.denied) == (None, True)
+    assert canary.fault == "TopicAuthorizationFailed"
+
+
+async def test_a_topic_that_may_not_be_made_is_told_of(guarded: Kafka, prefix: str) -> None:
+    deny(guarded, "Create", "--cluster", "--topic", prefix)
+    probing = Probing(guarded, prefix)
+    try:
+        done = await probing.canaries.round()
+        await probing.canaries.round()
+    finally:
+        await probing.canaries.close()
+    assert done.fault is not None
+    assert "does not exist" in done.fault
+    (told,) = probing.said(names.PROBE_TOPIC_FAILED)
+    assert told["topic"] == prefix
+    assert "Authorization" in str(told["error"])
