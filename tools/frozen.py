@@ -75,18 +75,22 @@ def freeze(folder: Path, epoch: int) -> Path:
     if done.returncode != 0:
         raise FreezeError(f"PyInstaller failed:\n{done.stderr[-4000:]}")
     launcher = (folder / "dist" / NAME).rename(folder / "bin") / NAME
-    _resolve_links(launcher.parent)
+    _drop_links(launcher.parent)
     _look_beside(launcher)
     return launcher
 
 
-def _resolve_links(folder: Path) -> None:
-    """Put copies where PyInstaller has linked to libraries that a wheel brings along."""
+def _drop_links(folder: Path) -> None:
+    """Take PyInstaller's links to a wheel's own libraries away: modules find these by themselves.
+
+    Raises:
+        FreezeError: one leads elsewhere.
+    """
     for path in folder.rglob("*"):
         if path.is_symlink():
-            target = path.resolve(strict=True)
+            if not path.resolve(strict=True).is_relative_to(folder.resolve()):
+                raise FreezeError(f"{path} leads out of the bundle")
             path.unlink()
-            shutil.copy2(target, path)
 
 
 def _look_beside(launcher: Path) -> None:

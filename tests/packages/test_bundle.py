@@ -166,6 +166,26 @@ def test_it_answers_from_any_folder(program: tuple[str, ...], unpacked: Path) ->
     assert json.loads(elsewhere.stdout)["title"] == "breaker-sidecar"
 
 
+def test_the_spools_checksums_are_the_compiled_ones(unpacked: Path, tmp_path: Path) -> None:
+    """Without its library the checksum's module would fall back to Python, and only warn."""
+    line = {"topic": "t", "partition": 0, "timestamp_ms": 1, "accepted_at": 1.0}
+    line |= {"key": None, "value": "eA==", "headers": []}
+    command = [str(unpacked / "bin" / "breaker-sidecar"), "spool"]
+    for arguments, said in (
+        (["import", str(tmp_path / "spool")], "1 records are in "),
+        (["verify", str(tmp_path / "spool")], "1 records in 1 segments: all of it is whole\n"),
+    ):
+        done = subprocess.run(
+            [*command, *arguments],
+            input=json.dumps(line),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        assert done.stderr.startswith(said)
+
+
 def test_doctor_tells_that_nobody_is_trusted_here(root: Path) -> None:
     """OpenSSL looks for authorities where the machine that made the bundle has them."""
     env = {"BREAKER_SIDECAR__STORE": "consul", "CONSUL_HTTP_ADDR": "https://127.0.0.1:1"}
