@@ -84,13 +84,17 @@ def numbers(item: Item) -> str:
 
 
 def numbers_now(item: Item) -> str:
-    """What the signals rest on; empty where only another sidecar knows."""
-    signals = item.get("signals")
-    found: dict[str, object] = {}
-    for signal in signals if isinstance(signals, list) else []:
-        if isinstance(signal, Mapping):
-            found |= _shown(signal.get("evidence"))
-    return _listed(found)
+    """What the signals rest on; empty where only another sidecar knows.
+
+    Of several only those that say something, each by its name: a threshold is each one's own.
+    """
+    said = item.get("signals")
+    known = [s for s in said if isinstance(s, Mapping)] if isinstance(said, list) else []
+    telling = [s for s in known if s.get("verdict") != "unknown"] or known[:1]
+    listed = {str(s.get("name")): _listed(_shown(s.get("evidence"))) for s in telling}
+    if len(known) == 1:
+        return "".join(listed.values())
+    return "; ".join(f"{name}: {numbers}" for name, numbers in listed.items() if numbers)
 
 
 def numbers_then(item: Item) -> str:
@@ -100,7 +104,11 @@ def numbers_then(item: Item) -> str:
 
 def _shown(evidence: object) -> dict[str, object]:
     known = evidence if isinstance(evidence, Mapping) else {}
-    return {str(name): value for name, value in known.items() if name not in _BOOKKEEPING}
+    return {
+        str(name): value
+        for name, value in known.items()
+        if name not in _BOOKKEEPING and value is not None
+    }
 
 
 def _listed(found: Mapping[str, object]) -> str:

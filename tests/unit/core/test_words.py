@@ -117,6 +117,17 @@ def test_evidence_is_the_records_unless_it_is_closed_and_more_is_known() -> None
     assert list(words.signals(live)) == ["failures: healthy (d)"]
 
 
+def test_of_several_signals_each_that_says_something_has_its_own_numbers() -> None:
+    failures = {"name": "failures", "verdict": "healthy", "evidence": {"n": 1, "threshold": 20}}
+    ratio = {"name": "failure_ratio", "verdict": "unhealthy", "evidence": {"threshold": 0.5}}
+    lag = {"name": "lag", "verdict": "unknown", "evidence": {"lag": 0, "worst": None}}
+    several = item(signals=[failures, ratio, lag])
+    told = "failures: n 1, threshold 20; failure_ratio: threshold 0.5"
+    assert words.numbers_now(several) == told
+    assert words.numbers_now(item(signals=[lag, lag | {"name": "slow"}])) == "lag: lag 0"
+    assert words.numbers_now(item(signals=[lag])) == "lag 0"
+
+
 def test_what_only_the_evaluator_knows_names_it() -> None:
     follower = item(evaluating=False)
     assert words.unknown_here(follower) == (

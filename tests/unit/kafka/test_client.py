@@ -26,7 +26,7 @@ class Fake:
         if self.world.hangs:
             await asyncio.Event().wait()
         if self.world.down:
-            raise KafkaConnectionError("nobody there")
+            raise KafkaConnectionError(self.world.why)
 
     async def stop(self) -> None:
         self.stopped = True
@@ -39,6 +39,7 @@ class World:
     def __init__(self) -> None:
         self.now = 100.0
         self.hangs = self.down = False
+        self.why = "nobody there"
         self.made: list[Fake] = []
         self.client = Client[Fake](
             self.make, Fake.stop, now=lambda: self.now, draw=lambda: 1.0, stuck_s=STUCK_S
@@ -82,6 +83,14 @@ async def test_a_call_never_outlasts_its_bound() -> None:
 async def test_a_no_is_told_from_no_answer() -> None:
     with pytest.raises(KafkaDenied, match="orders"):
         await World().client.call(deny, 1.0)
+
+
+async def test_a_failed_start_is_told_in_words() -> None:
+    world = World()
+    world.why = "Unable to bootstrap from [('a', 1, <AddressFamily.AF_UNSPEC: 0>)]"
+    world.down = True
+    with pytest.raises(KafkaUnavailable, match=r"none of kafka\.bootstrap_servers can be reached$"):
+        await world.client.call(answer, 1.0)
 
 
 async def test_a_stuck_client_is_abandoned_without_waiting_for_its_end() -> None:
