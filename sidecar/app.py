@@ -35,6 +35,7 @@ from sidecar.loops.orders import Orders
 from sidecar.loops.report import Reporter
 from sidecar.loops.statefile import StateFile
 from sidecar.loops.watch import Watch
+from sidecar.policies import policies
 from sidecar.store.codec import JsonWire
 from sidecar.telemetry import names
 from sidecar.telemetry.hub import Telemetry
@@ -341,7 +342,7 @@ class Daemon:
         pending = compose.restart_needed(self._config, config)
         self._config = config
         self.board.reconfigure(
-            compose.policies(config),
+            policies(config),
             model.default_breaker(config),
             compose.contact(config),
             now=self._clock.now(),

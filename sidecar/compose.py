@@ -5,36 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-import msgspec
 from aiohttp import web
 
 from sidecar import __version__
 from sidecar.config import model
-from sidecar.config.model import Breaker, Config, default_breaker, policy_hash
+from sidecar.config.model import Config, default_breaker
 from sidecar.core.board import Board
 from sidecar.core.decision import Contact, OnLoss, poll_wait, stale_after
 from sidecar.core.outage import Outage
 from sidecar.core.pacing import Pace
 from sidecar.core.ports import Backend, Service, Store, Telemetry
 from sidecar.core.publishing import ANY_TOPIC, Publishing, PublishPolicy, TopicPolicy
-from sidecar.core.signal_settings import (
-    AutoThreshold,
-    Delivery,
-    FailureRatio,
-    Hold,
-    Lag,
-    Local,
-    Missing,
-    Probe,
-    Shed,
-    SignalSettings,
-    Slow,
-    Stalled,
-)
 from sidecar.core.spooling import Budget, Spool, SpoolSettings
-from sidecar.core.types import Policy
 from sidecar.http.events import Feed
 from sidecar.http.listeners import Endpoint
 from sidecar.http.publish import Held
@@ -43,6 +27,7 @@ from sidecar.http.settings import HttpSettings, Transport
 from sidecar.loops.around import Around
 from sidecar.loops.elect import Candidate
 from sidecar.loops.register import Registrar
+from sidecar.policies import policies
 
 if TYPE_CHECKING:
     from sidecar.kafka.connection import Connection
@@ -50,73 +35,6 @@ if TYPE_CHECKING:
     from sidecar.kafka.probe import Prober
     from sidecar.publish.desk import Desk, Starter
     from sidecar.store.transport import ConsulSettings
-
-T = TypeVar("T")
-
-
-def policies(config: Config) -> list[Policy]:
-    """Every breaker's policy, as the rules need it."""
-    return [_policy(breaker) for breaker in config.breakers.values()]
-
-
-def _policy(breaker: Breaker) -> Policy:
-    threshold, auto = _threshold(breaker)
-    return Policy(
-        name=breaker.name,
-        shadow=breaker.mode == "shadow",
-        evaluation_interval_s=breaker.evaluation_interval_s,
-        failure_threshold=threshold,
-        auto=auto,
-        shed=_made(Shed, breaker.shed),
-        report_interval_s=breaker.report_interval_s,
-        report_gc_s=breaker.report_gc_s,
-        open_duration_s=breaker.open_duration_s,
-        max_open_duration_s=breaker.max_open_duration_s,
-        initial_ratio=breaker.half_open.initial,
-        ramp_s=breaker.half_open.ramp_s,
-        half_open_max_s=breaker.half_open.max_s,
-        unknown_is_healthy=breaker.on_unknown == "healthy",
-        reassert=breaker.foreign_writes == "reassert",
-        deny_status=breaker.deny_status,
-        fingerprint=policy_hash(breaker),
-        reports_prefix=breaker.consul_key_prefix,
-        signals=_signals(breaker.signals),
-        topic=breaker.topic,
-        group=breaker.group,
-    )
-
-
-def _made(kind: type[T], given: msgspec.Struct | None) -> T | None:
-    """The same fields by the same names; None stays None."""
-    return None if given is None else kind(**msgspec.structs.asdict(given))
-
-
-def _threshold(breaker: Breaker) -> tuple[int, AutoThreshold | None]:
-    """The number of failures, of the beginning where it is learned, and how it is."""
-    if breaker.failure_threshold != "auto":
-        return breaker.failure_threshold, None
-    learned = msgspec.structs.asdict(breaker.auto_threshold)
-    return int(learned.pop("initial")), AutoThreshold(**learned)
-
-
-def _signals(signals: model.Signals) -> SignalSettings:
-    return SignalSettings(
-        failures=Hold(for_s=signals.failures.for_s, quorum=signals.failures.quorum),
-        failure_ratio=_made(FailureRatio, signals.failure_ratio),
-        slow=_made(Slow, signals.slow),
-        stalled=_made(Stalled, signals.stalled),
-        missing=_made(Missing, signals.missing),
-        delivery=_delivery(signals.delivery),
-        lag=_made(Lag, signals.lag),
-        probe=_made(Probe, signals.probe),
-    )
-
-
-def _delivery(given: model.Delivery | None) -> Delivery | None:
-    if given is None:
-        return None
-    local = None if given.local is None else Local(**msgspec.structs.asdict(given.local))
-    return Delivery(**{**msgspec.structs.asdict(given), "local": local})
 
 
 def board(config: Config, instance: str, *, now: float) -> Board:

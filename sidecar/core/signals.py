@@ -88,13 +88,8 @@ def judge(
     idle_since = None if sealed else _idle_since(tally, seen, policy, memory, now)
     most = bound(normal, tally, seen, policy, now=now)
     words = _words(tally, seen, policy, most, idle_since=idle_since, now=now)
-    lag_memory = memory.lag
-    if policy.signals.lag is not None:
-        word, lag_memory = lag_rule.lag(lag, seen, policy.signals.lag, policy, memory.lag, now=now)
-        words.append((word, policy.signals.lag))
-    if policy.signals.probe is not None:
-        canaries = probes.probe(probe, seen, policy.signals.probe, now=now)
-        words.append((canaries, policy.signals.probe))
+    of_kafka, lag_memory = _words_of_kafka(lag, probe, seen, policy, memory=memory, now=now)
+    words += of_kafka
     since = {
         word.name: memory.unhealthy_since.get(word.name, now)
         for word, _ in words
@@ -125,6 +120,27 @@ def _wait(tally: Tally, lag: LagBook | None, policy: Policy, now: float) -> Wait
     if policy.shed is None:
         return None
     return waiting(lag.backlog(now) if lag is not None else None, tally, policy.shed)
+
+
+def _words_of_kafka(
+    lag: LagBook | None,
+    probe: ProbeBook | None,
+    seen: Seen,
+    policy: Policy,
+    *,
+    memory: Memory,
+    now: float,
+) -> tuple[list[tuple[Signal, Hold]], LagMemory]:
+    """What Kafka itself shows, and what the lag's rule remembers."""
+    words: list[tuple[Signal, Hold]] = []
+    remembered = memory.lag
+    if policy.signals.lag is not None:
+        word, remembered = lag_rule.lag(lag, seen, policy.signals.lag, policy, memory.lag, now=now)
+        words.append((word, policy.signals.lag))
+    if policy.signals.probe is not None:
+        canaries = probes.probe(probe, seen, policy.signals.probe, now=now)
+        words.append((canaries, policy.signals.probe))
+    return words, remembered
 
 
 def _words(

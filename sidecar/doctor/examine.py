@@ -17,6 +17,7 @@ from sidecar.doctor import agent as consul
 from sidecar.doctor import files, fleet, flows, kafka, listening, reach, rights, running, spool
 from sidecar.doctor.agent import Agent
 from sidecar.doctor.findings import Finding, Level, fault, fine, warning
+from sidecar.policies import policies
 from sidecar.store import answers
 
 DEADLINE_S = 60.0
@@ -133,7 +134,7 @@ async def _look(
     if not lacking.unread(state_prefix):
         page = await _list(agent, state_prefix)
         found += fleet.breakers(config, page.entries)
-    for policy in compose.policies(config):
+    for policy in policies(config):
         prefix = f"{policy.reports_prefix}/"
         if not lacking.unread(prefix) and config.role != "follower":
             page = await _list(agent, prefix)

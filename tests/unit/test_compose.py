@@ -12,6 +12,7 @@ from sidecar.config.model import Config, policy_hash
 from sidecar.core.decision import OnLoss
 from sidecar.core.signal_settings import Local, Probe
 from sidecar.core.types import Policy
+from sidecar.policies import policies
 from tests.telemetry import RecordedTelemetry
 
 
@@ -43,7 +44,7 @@ breakers:
 def test_every_setting_reaches_the_rules(tmp_path: Path) -> None:
     """Each under the name that the rules know."""
     config = _config(tmp_path, FULL)
-    (policy,) = compose.policies(config)
+    (policy,) = policies(config)
     assert policy == Policy(
         name="orders",
         shadow=True,
@@ -66,7 +67,7 @@ def test_every_setting_reaches_the_rules(tmp_path: Path) -> None:
 
 def test_the_defaults_are_the_rules_defaults(tmp_path: Path) -> None:
     """An empty configuration and a policy without arguments are one."""
-    (policy,) = compose.policies(_config(tmp_path, "store: memory\n"))
+    (policy,) = policies(_config(tmp_path, "store: memory\n"))
     assert policy == Policy(name="default", fingerprint=policy.fingerprint)
     assert policy.fingerprint
 
@@ -124,11 +125,11 @@ def test_fast_takeover_is_for_a_store_that_others_share(
 def test_a_gate_of_its_own_reaches_the_rules(tmp_path: Path) -> None:
     local = "{ratio: 0.3, minimum: 5, max_outstanding: 9, window: 20s, shut: 4s, trial: 0.1}"
     text = f"breakers: {{a: {{signals: {{delivery: {{quorum: 2, local: {local}}}}}}}}}"
-    (policy,) = compose.policies(_config(tmp_path, text))
+    (policy,) = policies(_config(tmp_path, text))
     assert policy.local == Local(
         ratio=0.3, minimum=5, max_outstanding=9, window_s=20.0, shut_s=4.0, trial=0.1
     )
-    (without,) = compose.policies(_config(tmp_path, "breakers: {a: {signals: {delivery: {}}}}"))
+    (without,) = policies(_config(tmp_path, "breakers: {a: {signals: {delivery: {}}}}"))
     assert without.local is None
     assert without.signals.delivery is not None
 
@@ -139,7 +140,7 @@ def test_canaries_are_sent_only_where_a_breaker_asks_for_them(tmp_path: Path) ->
     asking = f"{where}breakers: {{a: {{signals: {{probe: {{interval: 3s, topic: t}}}}}}}}"
     for text, sends in ((where, False), (asking, True)):
         config = _config(tmp_path, text)
-        (policy,) = compose.policies(config)
+        (policy,) = policies(config)
         assert (policy.signals.probe == Probe(interval_s=3.0, topic="t")) is sends
         board = compose.board(config, "i", now=0.0)
         made = compose.prober(
