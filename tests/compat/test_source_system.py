@@ -197,7 +197,8 @@ def test_what_its_evaluator_writes_is_adopted(
         poll_until_sync(_all_answer(fleet, 200), 2, "its CLOSED is in force with us")
         assert closed["reason"] == "foreign"
         assert closed["seq"] > opened["seq"]
-        assert producer.states[-1] == "CLOSED"
+        # It says so after it has written it.
+        poll_until_sync(lambda: producer.states[-1] == "CLOSED", 2, "it says that it closed")
 
 
 def test_a_looser_write_is_reasserted_at_most_once_a_second(
