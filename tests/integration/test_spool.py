@@ -26,8 +26,8 @@ def run(*command: str, timeout_s: float) -> str:
     [
         ("staying", 20),
         ("moving", 15),
-        pytest.param("staying", 300, marks=pytest.mark.slow),
-        pytest.param("moving", 100, marks=pytest.mark.slow),
+        pytest.param("staying", 60, marks=pytest.mark.slow),
+        pytest.param("moving", 40, marks=pytest.mark.slow),
     ],
 )
 def test_kill_at_any_moment(tmp_path: Path, mode: str, rounds: int) -> None:
