@@ -54,11 +54,15 @@ def contact(config: Config) -> Contact:
 
 def kafka(config: Config) -> Connection | None:
     """How Kafka is reached; None where nobody says where it is."""
-    if not config.kafka.bootstrap_servers:
+    return _connection(config.kafka)
+
+
+def _connection(given: model.Kafka | None) -> Connection | None:
+    if given is None or not given.bootstrap_servers:
         return None
     from sidecar.kafka.connection import Connection  # here: most daemons don't speak to Kafka
 
-    given, tls, sasl = config.kafka, config.kafka.tls, config.kafka.sasl
+    tls, sasl = given.tls, given.sasl
     return Connection(
         bootstrap_servers=given.bootstrap_servers,
         client_id=given.client_id,
@@ -114,7 +118,9 @@ def prober(
 def restart_needed(old: Config, new: Config) -> list[str]:
     """Keys that differ and only take effect at the next start."""
     found = [
-        key for key in ("store", "data_dir", "kafka") if getattr(old, key) != getattr(new, key)
+        key
+        for key in ("store", "data_dir", "kafka", "kafka_second")
+        if getattr(old, key) != getattr(new, key)
     ]
     if old.spool != new.spool:
         found.append("spool")
@@ -272,13 +278,20 @@ def desk(
     from sidecar.publish.around import Around as Surroundings
     from sidecar.publish.deadletters import DeadLetters
     from sidecar.publish.desk import Desk
+    from sidecar.publish.pair import Pair
     from sidecar.publish.placements import Placements
 
     policy = publish_policy(config.publish)
     folder = Path(config.spool.dir) if config.spool.dir is not None else None
+    carrier = Publisher(reached.options, now=now, draw=draw)
+    other, pair = _connection(config.kafka_second), None
+    if other is not None:
+        second = Publisher(other.options, now=now, draw=draw)
+        pair = Pair(carrier, second, producer=instance, telemetry=telemetry)
     around = Surroundings(
         policy=policy,
-        carrier=Publisher(reached.options, now=now, draw=draw),
+        carrier=carrier,
+        pair=pair,
         spool=None,
         letters=DeadLetters(folder) if folder is not None else None,
         pace=Pace(policy.replay_rate),

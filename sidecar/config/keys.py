@@ -131,6 +131,7 @@ KAFKA = Section(
         ),
     ),
 )
+KAFKA_SECOND = Section("kafka_second", model.Kafka, KAFKA.keys, optional=True)
 REGISTER = Section(
     "register",
     model.Register,
@@ -358,6 +359,7 @@ ROOT = Section(
         LISTEN,
         CONSUL,
         KAFKA,
+        KAFKA_SECOND,
         REGISTER,
         BREAKERS,
         PUBLISH,

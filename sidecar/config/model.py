@@ -250,8 +250,8 @@ class Register(msgspec.Struct, frozen=True):
     check_interval_s: float = 5.0
 
 
-OUTAGES = ("breaker", "spool_all", "spool_failed", "reject", "drop")
-SPOOLING = ("breaker", "spool_all", "spool_failed")
+OUTAGES = ("breaker", "spool_all", "spool_failed", "reject", "drop", "dual")
+SPOOLING = ("breaker", "spool_all", "spool_failed", "dual")
 """Of `publish.topics.<t>.outage`: those that need the spool."""
 
 
@@ -311,6 +311,7 @@ class Config(msgspec.Struct, frozen=True):
     listen: Listen = Listen()
     consul: Consul = Consul()
     kafka: Kafka = Kafka()
+    kafka_second: Kafka | None = None
     register: Register = Register()
     breakers: dict[str, Breaker] = msgspec.field(default_factory=_one_breaker)
     publish: Publish | None = None

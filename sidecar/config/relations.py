@@ -26,7 +26,9 @@ def clashes(config: Config) -> Iterator[Clash]:
     """Every broken rule of a configuration."""
     yield from _listen(config)
     yield from _consul(config)
-    yield from _kafka(config.kafka)
+    yield from _kafka(config.kafka, "kafka")
+    if config.kafka_second is not None:
+        yield from _kafka(config.kafka_second, "kafka_second")
     yield from _register(config)
     if config.publish is not None:
         yield from _publish(config, config.publish)
@@ -85,23 +87,23 @@ def _consul(config: Config) -> Iterator[Clash]:
         )
 
 
-def _kafka(kafka: Kafka) -> Iterator[Clash]:
+def _kafka(kafka: Kafka, section: str) -> Iterator[Clash]:
     tls, sasl = kafka.tls, kafka.sasl
-    at: Path = ("kafka", "tls")
+    at: Path = (section, "tls")
     if (tls.client_cert is None) != (tls.client_key is None):
         missing = "client_key" if tls.client_key is None else "client_cert"
         pair = ((*at, "client_cert"), (*at, "client_key"))
-        yield Clash(pair, "is half of a pair", f"set kafka.tls.{missing} too")
+        yield Clash(pair, "is half of a pair", f"set {section}.tls.{missing} too")
     if not tls.enabled and tls != Tls():
         yield Clash(((*at, "enabled"),), "is off, and TLS is set up", "set it to true")
     named = [f for f in ("username", "password", "password_file") if getattr(sasl, f) is not None]
     if sasl.mechanism is None and named:
-        mechanism = (("kafka", "sasl", "mechanism"), ("kafka", "sasl", named[0]))
+        mechanism = ((section, "sasl", "mechanism"), (section, "sasl", named[0]))
         yield Clash(mechanism, "is missing", "set it: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512")
     if sasl.mechanism is not None and ("username" not in named or len(named) < 2):
         lacks = "username" if "username" not in named else "password"
         yield Clash(
-            (("kafka", "sasl", lacks), ("kafka", "sasl", "mechanism")),
+            ((section, "sasl", lacks), (section, "sasl", "mechanism")),
             f"is missing: {sasl.mechanism} needs it",
             "set username, and password_file or password",
         )
@@ -157,6 +159,14 @@ def _publish(config: Config, publish: Publish) -> Iterator[Clash]:
                 ((*at, "topics", name, "outage"), folder),
                 f"is {topic.outage}, and there is no spool",
                 "set spool.dir to a folder that outlives the process, or outage: reject",
+            )
+        other = config.kafka_second
+        if topic.outage == "dual" and not (other and other.bootstrap_servers):
+            second: Path = ("kafka_second", "bootstrap_servers")
+            yield Clash(
+                (second, (*at, "topics", name, "outage")),
+                f"is missing, and {name} goes to two clusters",
+                "write where the second one is, or choose outage: breaker",
             )
 
 

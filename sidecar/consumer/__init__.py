@@ -14,6 +14,7 @@ again, and reports to the breaker. What it promises, and what not: docs/consumer
 from __future__ import annotations
 
 from sidecar.consumer.consul import ConsulKeys
+from sidecar.consumer.dual import Dual
 from sidecar.consumer.event import Event, Handler, Permanent
 from sidecar.consumer.flow import Hooks, Outcome
 from sidecar.consumer.identity import (
@@ -24,6 +25,7 @@ from sidecar.consumer.identity import (
     version_header,
 )
 from sidecar.consumer.memory import MemoryStore
+from sidecar.consumer.merge import Gap
 from sidecar.consumer.report import Report
 from sidecar.consumer.retry import RetryPolicy
 from sidecar.consumer.runner import Runner, RunnerFailed
@@ -35,7 +37,9 @@ from sidecar.consumer.store import Known, Mark, Store, StoreFailed, Verdict
 
 __all__ = [
     "ConsulKeys",
+    "Dual",
     "Event",
+    "Gap",
     "Handler",
     "Hooks",
     "Known",

@@ -18,6 +18,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from sidecar.consumer.dual import Dual
 from sidecar.consumer.flow import BUCKETS_S
 from sidecar.consumer.runner import Runner
 
@@ -42,6 +43,41 @@ def export(
     collector = _Figures(runner)
     registry.register(collector)
     return collector
+
+
+def export_dual(dual: Dual, registry: CollectorRegistry = REGISTRY) -> Collector:
+    """Register the figures of a source of two clusters, as `export` does.
+
+    Raises:
+        ValueError: another one of this process is registered there already.
+    """
+    collector = _DualFigures(dual)
+    registry.register(collector)
+    return collector
+
+
+class _DualFigures(Collector):
+    """Reads them at each scrape."""
+
+    def __init__(self, dual: Dual) -> None:
+        self._dual = dual
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures as they are now."""
+        figures = self._dual.figures
+        for name, meaning, value in (
+            ("given", "Records that were read from two clusters, each once.", figures.given),
+            ("copies", "Second copies of records, which were dropped.", figures.copies),
+            ("gaps", "Gaps that neither cluster has filled in time.", figures.gaps),
+            ("lost", "Records in these gaps.", figures.lost),
+            ("late", "Records that came after their gap was reported.", figures.late),
+        ):
+            yield CounterMetricFamily(f"breaker_consumer_dual_{name}", meaning, value=value)
+        yield GaugeMetricFamily(
+            "breaker_consumer_dual_withheld",
+            "Records that wait for those before them.",
+            value=figures.withheld,
+        )
 
 
 class _Figures(Collector):

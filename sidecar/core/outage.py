@@ -25,6 +25,8 @@ class Outage(StrEnum):
     SPOOL_ALL = "spool_all"
     SPOOL_FAILED = "spool_failed"
     BREAKER = "breaker"
+    DUAL = "dual"
+    """To two clusters, each record; to the spool as `breaker` does, where neither takes it."""
 
     @property
     def spools(self) -> bool:
@@ -143,7 +145,7 @@ def route(outage: Outage, gate: Gate, circuit: Circuit, now: float) -> Route:
         return Route.HOLD if gate.held_for(now) > 0 else Route.SPOOL
     if circuit.broken_since is None or outage is Outage.SPOOL_FAILED:
         return Route.DIRECT
-    if outage is Outage.BREAKER:
+    if outage in {Outage.BREAKER, Outage.DUAL}:
         return Route.SPOOL
     if circuit.trial(now):
         return Route.DIRECT

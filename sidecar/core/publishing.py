@@ -12,6 +12,8 @@ from sidecar.core.spooling import Headers, NewRecord
 
 ID_HEADER: Final = "breaker-id"
 """The record header with an id of its own, by which consumers tell a duplicate."""
+SEQUENCE_HEADER: Final = "breaker-sequence"
+"""Of what goes to two clusters: `producer/incarnation/counter`, counted by partition from 1."""
 ANY_TOPIC: Final = "*"
 """The entry of `publish.topics` that stands for each topic without its own."""
 
@@ -56,6 +58,8 @@ class Delivered(NamedTuple):
     partition: int
     offset: int | None
     """None where Kafka's answer didn't say."""
+    cluster: str | None = None
+    """Of two clusters the one that confirmed it first, and whose offset that is."""
 
 
 class Spooled(NamedTuple):
@@ -101,6 +105,15 @@ class NeverDelivered(DeliveryFault):
     def __init__(self, why: Refusal, detail: str) -> None:
         super().__init__(detail, unsent=True)
         self.why = why
+
+
+class Confirmed(NamedTuple):
+    """Kafka has a batch."""
+
+    offset: int | None
+    """Of its first record; None where Kafka's answer didn't say."""
+    cluster: str | None = None
+    """Of two clusters the one that said so first."""
 
 
 class Carrier(Protocol):

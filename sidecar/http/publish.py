@@ -239,7 +239,8 @@ def _once(request: web.Request, body: bytes) -> tuple[str, bytes] | None:
 
 def _told(outcome: Outcome) -> dict[str, object]:
     if isinstance(outcome, Delivered):
-        return {"status": "delivered", "partition": outcome.partition, "offset": outcome.offset}
+        told = {"status": "delivered", "partition": outcome.partition, "offset": outcome.offset}
+        return told if outcome.cluster is None else {**told, "cluster": outcome.cluster}
     if isinstance(outcome, Spooled):
         return {"status": "spooled", "partition": outcome.partition, "sequence": outcome.seq}
     if isinstance(outcome, Dropped):

@@ -96,6 +96,7 @@ def _publishing() -> Node:
             "partition": place,
             "offset": place,
             "sequence": count,
+            "cluster": {"enum": ["first", "second"]},
             "reason": _STRING,
             "problem": {"$ref": "#/components/schemas/Problem"},
         },

@@ -10,6 +10,7 @@ from sidecar.core.ports import Telemetry
 from sidecar.core.publishing import Carrier, PublishPolicy
 from sidecar.core.spooling import Spool
 from sidecar.publish.deadletters import DeadLetters
+from sidecar.publish.pair import Pair
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,3 +30,5 @@ class Around:
     """Epoch seconds."""
     draw: Callable[[], float]
     """A random number from 0 to 1, for jitter."""
+    pair: Pair | None = None
+    """Two clusters, for topics whose records go to both; None: there is one cluster only."""

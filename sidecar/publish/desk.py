@@ -123,6 +123,8 @@ class Desk:
         except SpoolFault as fault:
             self._around.telemetry.event(names.SPOOL_UNUSABLE, level="error", error=str(fault))
             raise
+        if self._around.pair is not None:
+            self._around.pair.incarnation = await self._placements.incarnation(self._around.wall())
         # What a former process of this node has left goes before anything new.
         with contextlib.suppress(SpoolFault, OSError):
             await spool.adopt()
@@ -189,6 +191,8 @@ class Desk:
             self._opening.cancel()
         for task in list(self._answering):
             task.cancel()
+        if self._around.pair is not None:
+            await self._around.pair.close()
         await self._around.carrier.close()
         if self._around.spool is not None:
             await self._around.spool.close()
@@ -326,6 +330,9 @@ class Desk:
                 self.topics.pop(topic.name, None)  # a name that nothing is known of is not kept
             return Refused(fault.why, str(fault))
         except DeliveryFault as fault:
+            if topic.policy.outage is Outage.DUAL:
+                # What isn't placed has no counter, by which readers would tell its two copies.
+                return Refused(Refusal.UNAVAILABLE, str(fault))
             match fate(topic.policy.outage, permanent=False):
                 case Fate.DROP:
                     return Dropped(str(fault))

@@ -15,6 +15,7 @@ from sidecar.core.errors import SpoolDiskFull, SpoolFault, SpoolFull
 from sidecar.core.outage import HOLD_S, Fate, Gate, Route, fate, route
 from sidecar.core.placing import UNPLACED
 from sidecar.core.publishing import (
+    Confirmed,
     Delivered,
     DeliveryFault,
     Dropped,
@@ -60,6 +61,9 @@ class Lane:
         self._queue: deque[Item] = deque()
         self._wake = asyncio.Event()
         self._limit: asyncio.Timeout | None = None
+        self._counted = 0
+        """Records that were sent or spooled since the start: the last one's counter, for readers
+        of two clusters."""
 
     def _backlog(self) -> int:
         spool = self._around.spool
@@ -150,26 +154,42 @@ class Lane:
         if not items:
             return
         within_s = self._around.policy.delivery_timeout_s
+        counted = self._counted_in(items)
         try:
-            offset = await self._sent(items, within_s)
+            confirmed = await self._sent(counted, within_s)
         except NeverDelivered as fault:
+            self._counted -= len(items)
             await self._never(items, fault)
         except TimeoutError:
-            await self._failed(items, DeliveryFault(f"not confirmed within {within_s:g} s"))
+            await self._failed(counted, DeliveryFault(f"not confirmed within {within_s:g} s"))
         except DeliveryFault as fault:
-            await self._failed(items, fault)
+            await self._failed(counted, fault)
         else:
             self.topic.delivered()
             for at, (_, ticket, index) in enumerate(items):
-                there = None if offset is None else offset + at
-                ticket.settle(index, Delivered(self.partition, there))
+                ticket.settle(index, delivered(confirmed, self.partition, at))
 
-    async def _sent(self, items: list[Item], within_s: float) -> int | None:
+    def _counted_in(self, items: list[Item]) -> list[Item]:
+        """The same records, each with its counter where there are two clusters.
+
+        Whoever finds that none of them is anywhere takes the counters back, so that readers miss
+        none.
+        """
+        first, pair = self._counted + 1, self.topic.pair
+        self._counted += len(items)
+        if pair is None or self.partition == UNPLACED:
+            return items
+        return [
+            (pair.stamped(record, first + at), ticket, index)
+            for at, (record, ticket, index) in enumerate(items)
+        ]
+
+    async def _sent(self, items: list[Item], within_s: float) -> Confirmed:
         """Raises TimeoutError after `within_s`, or earlier where there is a hurry."""
         try:
             async with asyncio.timeout(within_s) as self._limit:
-                return await self._around.carrier.send(
-                    self.topic.name, self.partition, [item[0] for item in items], within_s + 1.0
+                return await self.topic.send(
+                    self.partition, [item[0] for item in items], within_s + 1.0
                 )
         finally:
             self._limit = None
@@ -200,7 +220,7 @@ class Lane:
         self.topic.failed(str(fault))
         match fate(self.topic.policy.outage, permanent=False):
             case Fate.SPOOL:
-                await self._spool(items, perhaps=not fault.unsent)
+                await self._append(items, perhaps=not fault.unsent)
             case Fate.DROP:
                 settle_all(items, Dropped(str(fault)))
             case _:
@@ -209,14 +229,19 @@ class Lane:
 
     # --- into the spool --------------------------------------------------------------------
 
-    async def _spool(self, items: list[Item], *, perhaps: bool = False) -> None:
-        """Hand records to the spool, the gate shut behind them.
+    async def _spool(self, items: list[Item]) -> None:
+        """Hand records to the spool that were not sent."""
+        await self._append(self._counted_in(items), perhaps=False)
+
+    async def _append(self, items: list[Item], *, perhaps: bool) -> None:
+        """Hand counted records to the spool, the gate shut behind them.
 
         Args:
             perhaps: Kafka may have them already, so that a refusal would be a lie.
         """
         spool = self._around.spool
         if not items or spool is None:
+            self._counted -= 0 if perhaps else len(items)
             settle_all(items, Refused(Refusal.UNAVAILABLE, "there is no spool"))
             return
         self.gate.unresolved()
@@ -225,6 +250,7 @@ class Lane:
             records = [item[0] for item in items]
             seqs = await spool.append(self.topic.name, self.partition, records)
         except (SpoolFault, ValueError) as fault:
+            self._counted -= 0 if perhaps else len(items)
             settle_all(items, _refusal(fault, perhaps))
         else:
             self._around.pace.inflow.add(len(items), self._around.now())
@@ -242,12 +268,18 @@ class Lane:
             else:
                 ticket.settle(index, Spooled(told, seq))
 
-    def replayed(self, seq: int, partition: int, offset: int | None) -> None:
+    def replayed(self, seq: int, outcome: Delivered) -> None:
         """A spooled record is in Kafka now: tell who waits for that."""
         waiter = self.waiters.pop(seq, None)
         if waiter is not None:
             ticket, index = waiter
-            ticket.settle(index, Delivered(partition, offset))
+            ticket.settle(index, outcome)
+
+
+def delivered(confirmed: Confirmed, partition: int, at: int) -> Delivered:
+    """Where the record at a place of a confirmed batch is."""
+    offset = None if confirmed.offset is None else confirmed.offset + at
+    return Delivered(partition, offset, confirmed.cluster)
 
 
 def size_of(item: Item) -> int:

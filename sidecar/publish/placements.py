@@ -1,4 +1,4 @@
-"""How many partitions topics were taken to have, kept over restarts.
+"""How many partitions topics were taken to have, kept over restarts; and a count of the restarts.
 
 What waits in the spool was placed by that number; a grown topic must not have newer records of a
 key overtake it on another partition.
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 FILE: Final = "placements.json"
+INCARNATION_FILE: Final = "incarnation"
 
 
 class Placements:
@@ -24,6 +25,7 @@ class Placements:
     """
 
     def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
         self._path = folder / FILE if folder is not None else None
         self._known: dict[str, int] = {}
         self._writing: asyncio.Task[None] | None = None
@@ -60,6 +62,11 @@ class Placements:
                 await asyncio.to_thread(_replace, path, json.dumps(now))
             self._written = now
 
+    async def incarnation(self, wall: float) -> int:
+        """A number for this start, higher than each before: epoch milliseconds, as a rule."""
+        told = int(wall * 1000)
+        return told if self._folder is None else await asyncio.to_thread(_next, self._folder, told)
+
     async def close(self) -> None:
         """Finish writing."""
         if self._writing is not None:
@@ -73,3 +80,13 @@ def _replace(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
+
+
+def _next(folder: Path, at_least: int) -> int:
+    """At least that, and more than the last one, which is kept against clocks that are set back."""
+    path, number = folder / INCARNATION_FILE, at_least
+    with contextlib.suppress(OSError, ValueError):
+        number = max(at_least, int(path.read_text("ascii")) + 1)
+    with contextlib.suppress(OSError):  # then the clock alone has to do
+        _replace(path, str(number))
+    return number

@@ -9,10 +9,10 @@ from typing import Final
 from sidecar.core.errors import SpoolFault
 from sidecar.core.outage import Outage
 from sidecar.core.placing import UNPLACED, partition_of
-from sidecar.core.publishing import DeliveryFault, NeverDelivered, Refusal
+from sidecar.core.publishing import Confirmed, DeliveryFault, NeverDelivered, Refusal
 from sidecar.core.spooling import NewRecord, Spool, Stored
 from sidecar.publish.deadletters import Letter
-from sidecar.publish.lane import Lane
+from sidecar.publish.lane import Lane, delivered
 from sidecar.telemetry import names
 
 BATCH_RECORDS: Final = 2_000
@@ -126,18 +126,18 @@ class Replay:
             await self._unplaced(batch)
         else:
             records = [stored.record for stored in batch]
-            offset = await self._around.carrier.send(self._name, self._partition, records, WITHIN_S)
-            self._delivered(batch, self._partition, offset)
+            confirmed = await self._topic.send(self._partition, records, WITHIN_S)
+            self._delivered(batch, self._partition, confirmed)
         self._failures = 0
         self._most = min(BATCH_RECORDS, self._most * 2)
         self._topic.delivered()
         await self._note(last, whole=ends)
 
-    def _delivered(self, batch: Sequence[Stored], partition: int, offset: int | None) -> None:
+    def _delivered(self, batch: Sequence[Stored], partition: int, confirmed: Confirmed) -> None:
         self._around.telemetry.count(names.SPOOL_REPLAYED, len(batch), topic=self._topic.label)
         if self._lane.waiters:
             for at, stored in enumerate(batch):
-                self._lane.replayed(stored.seq, partition, None if offset is None else offset + at)
+                self._lane.replayed(stored.seq, delivered(confirmed, partition, at))
 
     async def _unplaced(self, batch: Sequence[Stored]) -> None:
         """Place what nobody could place before, and send it partition by partition."""
@@ -154,8 +154,8 @@ class Replay:
                 parts.setdefault(at, []).append(stored)
         for partition, part in parts.items():
             records: list[NewRecord] = [stored.record for stored in part]
-            offset = await self._around.carrier.send(self._name, partition, records, WITHIN_S)
-            self._delivered(part, partition, offset)
+            confirmed = await self._topic.send(partition, records, WITHIN_S)
+            self._delivered(part, partition, confirmed)
             self._apart.update(stored.seq for stored in part)
         self._apart.difference_update(stored.seq for stored in batch)
 

@@ -10,6 +10,8 @@ from typing import Final
 from sidecar.core.outage import Circuit, Outage
 from sidecar.core.placing import UNPLACED, Placement, Spread, partition_of
 from sidecar.core.publishing import (
+    Carrier,
+    Confirmed,
     Delivered,
     DeliveryFault,
     Draft,
@@ -21,8 +23,10 @@ from sidecar.core.publishing import (
     Spooled,
     TopicPolicy,
 )
+from sidecar.core.spooling import NewRecord
 from sidecar.publish.around import Around
 from sidecar.publish.lane import Lane
+from sidecar.publish.pair import Pair
 from sidecar.telemetry import names
 
 BATCH_BYTES: Final = 512 * 1024
@@ -71,6 +75,26 @@ class Topic:
         self._untold: dict[str, int] = {}
         self._tell_at = float("-inf")
 
+    # --- how records get there -------------------------------------------------------------
+
+    @property
+    def pair(self) -> Pair | None:
+        """The two clusters that its records go to; None: one has to do."""
+        return self.around.pair if self.policy.outage is Outage.DUAL else None
+
+    @property
+    def _asked(self) -> Carrier | Pair:
+        """Who says how many partitions there are."""
+        return self.pair or self.around.carrier
+
+    async def send(
+        self, partition: int, records: Sequence[NewRecord], within_s: float
+    ) -> Confirmed:
+        """Send a batch to Kafka. Raises as `Carrier.send` does."""
+        if (pair := self.pair) is not None:
+            return await pair.send(self.name, self.label, partition, records, within_s)
+        return Confirmed(await self.around.carrier.send(self.name, partition, records, within_s))
+
     # --- where records go ------------------------------------------------------------------
 
     def lane(self, partition: int) -> Lane:
@@ -93,12 +117,13 @@ class Topic:
             NeverDelivered: there is no such topic.
             DeliveryFault: it stays unknown.
         """
-        told = self.around.carrier.partitions(self.name)
+        told = self._asked.partitions(self.name)
         if told is not None:
             self._learn(told)
         if self.placement.partitions is not None:
             return
-        if self.circuit.broken_since is not None and self.policy.outage.spools:
+        broken = self.circuit.broken_since is not None
+        if broken and self.policy.outage.spools and self.policy.outage is not Outage.DUAL:
             raise DeliveryFault("Kafka has not said yet how many partitions there are", unsent=True)
         if self._looking is None:
             self._looking = asyncio.get_running_loop().create_task(
@@ -108,7 +133,7 @@ class Topic:
 
     async def _look(self) -> int:
         try:
-            return await self.around.carrier.look(self.name, self.around.policy.delivery_timeout_s)
+            return await self._asked.look(self.name, self.around.policy.delivery_timeout_s)
         except NeverDelivered:
             raise
         except DeliveryFault as fault:
@@ -123,7 +148,7 @@ class Topic:
 
     def beyond(self, partition: int) -> int | None:
         """How many partitions there are, where that one isn't among them; else None."""
-        told = self.around.carrier.partitions(self.name) or 0
+        told = self._asked.partitions(self.name) or 0
         known = max(told, self.placement.partitions or 0)
         return known if known and partition >= known else None
 
@@ -157,7 +182,7 @@ class Topic:
             outage=str(self.policy.outage),
             error=why,
         )
-        if self.policy.outage is Outage.BREAKER:
+        if self.policy.outage in {Outage.BREAKER, Outage.DUAL}:
             self.hurry()
 
     def hurry(self) -> None:

@@ -320,6 +320,13 @@ PUBLISH_DEAD = Metric(
     },
     by="publisher",
 )
+PUBLISH_COPIES = Metric(
+    "breaker_publish_copies_total",
+    "counter",
+    "Copies of records that go to two clusters, by cluster and whether it has confirmed them.",
+    {"topic": (), "cluster": ("first", "second"), "outcome": ("confirmed", "missed")},
+    by="publisher",
+)
 PUBLISH_OUTSTANDING = Metric(
     "breaker_publish_outstanding_records",
     "gauge",

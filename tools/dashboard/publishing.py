@@ -23,8 +23,8 @@ ROWS: tuple[Row, ...] = (
             ),
             Panel(
                 "Kafka failing",
-                "Within 5 minutes: batches that Kafka didn't confirm with failed probes, and"
-                " records that it will never take.",
+                "Within 5 minutes: batches that Kafka didn't confirm with failed probes, records"
+                " that it will never take, and copies that one of two clusters has missed.",
                 (
                     Query(
                         "sum by (fleet, topic) (increase(breaker_publish_failures_total{%S}[5m]))",
@@ -34,6 +34,11 @@ ROWS: tuple[Row, ...] = (
                         "sum by (fleet, topic, reason)"
                         " (increase(breaker_publish_dead_letters_total{%S}[5m]))",
                         "{{fleet}} {{topic}} {{reason}}",
+                    ),
+                    Query(
+                        "sum by (fleet, topic, cluster)"
+                        ' (increase(breaker_publish_copies_total{outcome="missed", %S}[5m]))',
+                        "{{fleet}} {{topic}} missed by the {{cluster}}",
                     ),
                 ),
             ),

@@ -51,6 +51,7 @@ def test_a_variable_names_a_topic() -> None:
         (("max_record: 2KiB", "delivery_timeout: 3s"), "too little of timeout"),
         (("Orders.v1", "no topic"), "is not a topic's name"),
         (("outage: drop", "outage: drops"), "none of its values"),
+        (("outage: drop", "outage: dual"), "goes to two clusters"),
         (("max_bytes: 1MiB", "max_bytes: 1 MB"), "is not a size"),
         (("2KiB", "1B"), "out of range"),
     ],

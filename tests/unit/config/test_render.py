@@ -43,7 +43,7 @@ def test_every_field_of_the_model_is_shown() -> None:
         found = {field.name.removesuffix("_s") for field in msgspec.structs.fields(struct)}
         return found - set(without)
 
-    assert set(tree) == names(Config, "publish")
+    assert set(tree) == names(Config, "publish", "kafka_second")
     assert set(tree["listen"]) == names(Listen)
     assert set(tree["consul"]) == names(Consul)
     assert set(tree["breakers"]["default"]) == names(Breaker, "name", "shed")

@@ -32,6 +32,7 @@ def test_what_fails_for_now_goes_by_the_strategy() -> None:
         "spool_all": Fate.SPOOL,
         "spool_failed": Fate.SPOOL,
         "breaker": Fate.SPOOL,
+        "dual": Fate.SPOOL,
     }
 
 

@@ -22,6 +22,7 @@ from sidecar.core.publishing import (
 from sidecar.core.spooling import Accepted, Adopted, Backlog, NewRecord, Stored
 from sidecar.publish.around import Around
 from sidecar.publish.desk import Desk
+from sidecar.publish.pair import Pair
 from sidecar.publish.placements import Placements
 from tests.telemetry import RecordedTelemetry
 
@@ -209,6 +210,7 @@ async def shop(
     outage: Outage,
     *,
     kafka: PaperKafka | None = None,
+    second: PaperKafka | None = None,
     spool: PaperSpool | None = None,
     delivery_timeout_s: float = 0.3,
     max_outstanding: int = 10_000,
@@ -220,13 +222,18 @@ async def shop(
         topics={TOPIC: TopicPolicy(outage=outage, max_outstanding=max_outstanding)},
     )
     loop, own_kafka, own_spool = asyncio.get_running_loop(), kafka or PaperKafka(), spool
+    telemetry, pair = RecordedTelemetry(), None
+    if second is not None:
+        pair = Pair(own_kafka, second, producer="alloc", telemetry=telemetry)
+        pair.incarnation = 7
     around = Around(
         policy=settings,
         carrier=own_kafka,
+        pair=pair,
         spool=(own_spool or PaperSpool()) if outage.spools else None,
         letters=None,
         pace=Pace(1e9),
-        telemetry=RecordedTelemetry(),
+        telemetry=telemetry,
         now=loop.time,
         wall=lambda: 1_795_000_000.0 + loop.time(),
         draw=lambda: 0.0,

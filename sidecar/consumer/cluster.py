@@ -1,0 +1,133 @@
+"""One of two clusters that are read as one: partitions that are assigned by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import IllegalStateError, KafkaError
+
+from sidecar.consumer.source import Place, Record, SourceError
+
+log = logging.getLogger(__name__)
+
+CLOSE_S = 2.0
+"""For closing connections, which wait for nobody."""
+OWN_SETTINGS = frozenset(
+    {"enable_auto_commit", "group_id", "key_deserializer", "value_deserializer"}
+)
+
+
+class Cluster:
+    """A consumer that comes when its cluster does.
+
+    Args:
+        settings: of AIOKafkaConsumer, `bootstrap_servers` among them.
+        timeout_s: for each call.
+    """
+
+    def __init__(
+        self, name: str, settings: Mapping[str, Any], group: str, timeout_s: float
+    ) -> None:
+        if taken := OWN_SETTINGS & {*settings}:
+            raise ValueError(f"{', '.join(sorted(taken))} can't be set: the kit does")
+        self.name = name
+        self._timeout_s = timeout_s
+        self._settings = {
+            "auto_offset_reset": "earliest",
+            **settings,
+            "group_id": group,
+            "enable_auto_commit": False,
+        }
+        self._consumer: Any = None
+        self._paused: set[Place] = set()
+
+    @property
+    def connected(self) -> bool:
+        """Whether it was reached since the start; it may be away by now."""
+        return self._consumer is not None
+
+    async def connect(self, topics: Collection[str]) -> list[Place]:
+        """Reach it, and say which partitions the topics have. Raises SourceError."""
+        consumer = AIOKafkaConsumer(**self._settings)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await consumer.start()
+                told = await consumer._client.fetch_all_metadata()
+            places = [Place(t, p) for t in topics for p in told.partitions_for_topic(t) or ()]
+            if missing := set(topics) - {place.topic for place in places}:
+                raise SourceError(f"the {self.name} cluster has no topic {min(missing)}")
+        except (TimeoutError, KafkaError, OSError) as error:
+            await self._close(consumer)
+            raise SourceError(f"the {self.name} cluster: {_why(error)}") from error
+        except BaseException:
+            await self._close(consumer)
+            raise
+        self._consumer = consumer
+        return sorted(places)
+
+    def assign(self, places: Collection[Place]) -> None:
+        """Read these from now on, each from what was committed."""
+        self._paused = set()
+        self._consumer.assign([TopicPartition(*place) for place in places])
+
+    async def poll(
+        self, most: int, wait_s: float, full: set[Place]
+    ) -> Mapping[Place, Sequence[Record]]:
+        """At most so many records, none of the partitions that are full. Raises SourceError."""
+        self._consumer.pause(*(TopicPartition(*place) for place in full - self._paused))
+        self._consumer.resume(*(TopicPartition(*place) for place in self._paused - full))
+        self._paused = full
+        try:
+            batch: Mapping[Place, Sequence[Record]] = await self._consumer.getmany(
+                timeout_ms=round(wait_s * 1000), max_records=most
+            )
+        except (KafkaError, OSError) as error:
+            raise SourceError(f"the {self.name} cluster: {_why(error)}") from error
+        return batch
+
+    async def commit(self, positions: Mapping[Place, int]) -> None:
+        """The offsets to go on from. Raises SourceError."""
+        if self._consumer is None:
+            raise SourceError(f"the {self.name} cluster is away")
+        offsets = {TopicPartition(*place): offset for place, offset in positions.items()}
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._consumer.commit(offsets)
+        except (TimeoutError, KafkaError, IllegalStateError, OSError) as error:
+            raise SourceError(f"not committed in the {self.name} cluster: {_why(error)}") from error
+
+    async def unread(self, places: Collection[Place]) -> dict[Place, int]:
+        """How many offsets lie before the end of each. Raises SourceError."""
+        if self._consumer is None:
+            raise SourceError(f"the {self.name} cluster is away")
+        parts = [TopicPartition(*place) for place in places]
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                ends = await self._consumer.end_offsets(parts)
+                return {Place(*tp): ends[tp] - await self._consumer.position(tp) for tp in parts}
+        except (TimeoutError, KafkaError, IllegalStateError, OSError) as error:
+            raise SourceError(f"the {self.name} cluster: {_why(error)}") from error
+
+    async def stop(self) -> None:
+        """Let go of it."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await self._close(consumer)
+
+    async def _close(self, consumer: Any) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await consumer.stop()
+        except (TimeoutError, KafkaError, OSError):
+            with suppress(TimeoutError, KafkaError, OSError):
+                async with asyncio.timeout(CLOSE_S):
+                    await consumer._client.close()
+
+
+def _why(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
