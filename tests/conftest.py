@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for name in MARKED:
                 if name in item.fixturenames:
                     item.add_marker(name)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """No garbage is collected while a failure is put in words.
+
+    That parses source. A forgotten task that is collected meanwhile logs a traceback, which parses
+    too, and in early releases of Python 3.11 and 3.12 (cpython's gh-106905) the outer parse then
+    ends the whole run with a SystemError that hides the failure.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 @pytest.fixture(scope="session")

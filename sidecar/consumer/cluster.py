@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
+from sidecar.consumer.closing import close
 from sidecar.consumer.source import Place, Record, SourceError
 
 log = logging.getLogger(__name__)
 
-CLOSE_S = 2.0
-"""For closing connections, which wait for nobody."""
 OWN_SETTINGS = frozenset(
     {"enable_auto_commit", "group_id", "key_deserializer", "value_deserializer"}
 )
@@ -62,10 +60,10 @@ class Cluster:
             if missing := set(topics) - {place.topic for place in places}:
                 raise SourceError(f"the {self.name} cluster has no topic {min(missing)}")
         except (TimeoutError, KafkaError, OSError) as error:
-            await self._close(consumer)
+            await close(consumer, self._timeout_s)
             raise SourceError(f"the {self.name} cluster: {_why(error)}") from error
         except BaseException:
-            await self._close(consumer)
+            await close(consumer, self._timeout_s)
             raise
         self._consumer = consumer
         return sorted(places)
@@ -117,16 +115,7 @@ class Cluster:
         """Let go of it."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await self._close(consumer)
-
-    async def _close(self, consumer: Any) -> None:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await consumer.stop()
-        except (TimeoutError, KafkaError, OSError):
-            with suppress(TimeoutError, KafkaError, OSError):
-                async with asyncio.timeout(CLOSE_S):
-                    await consumer._client.close()
+            await close(consumer, self._timeout_s)
 
 
 def _why(error: BaseException) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
+from sidecar.consumer.closing import close
 from sidecar.consumer.source import Listener, NotOurs, Place, Record, SourceError
 
 log = logging.getLogger(__name__)
@@ -21,8 +21,6 @@ OWN_SETTINGS = frozenset(
     | {"value_deserializer", "rebalance_timeout_ms"}
 )
 """What the kit decides; the rest of aiokafka's settings may be given."""
-CLOSE_S = 2.0
-"""For closing connections, which wait for nobody."""
 REBALANCE_SLACK_S = 10.0
 """Between the end of a drain and the broker's losing patience."""
 
@@ -141,15 +139,8 @@ class KafkaSource:
         consumer, self._consumer = self._consumer, None
         if consumer is None:
             return
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await consumer.stop()
-        except (TimeoutError, KafkaError, OSError) as error:
-            log.warning("did not leave the group in good order: %s", _why(error))
-            # It may be waiting for a group that waits for others; its connections end at least.
-            with suppress(TimeoutError, KafkaError, OSError):
-                async with asyncio.timeout(CLOSE_S):
-                    await consumer._client.close()
+        if why := await close(consumer, self._timeout_s):
+            log.warning("did not leave the group in good order: %s", why)
 
     def _lost(self) -> bool:
         """Whether the group has dropped this member.
