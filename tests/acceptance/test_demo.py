@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
@@ -75,6 +78,43 @@ def test_it_ends_in_order_when_it_is_told_to(folder: Path) -> None:
     finally:
         demo.kill()
     assert said.read_text("utf-8").endswith("Stopped.\n")
+    assert not list(folder.iterdir())
+    assert not still_running(folder)
+
+
+def test_keys_steer_it(folder: Path) -> None:
+    """In a terminal: `n` ends an act that would not end by itself, `q` the demo."""
+    ours, theirs = pty.openpty()
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "tools.demo", "--steer"],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(folder), "TERM": "xterm", "NO_COLOR": "1"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    seen = b""
+
+    def shows(what: bytes) -> bool:
+        nonlocal seen
+        with contextlib.suppress(OSError):  # the terminal's other end is closed
+            while select.select([ours], [], [], 0)[0]:
+                seen += os.read(ours, 65536)
+        return what in seen
+
+    try:
+        poll_until_sync(lambda: shows(b"with breaker: healthy"), STARTS_WITHIN_S, "it plays")
+        os.write(ours, b"n")
+        poll_until_sync(lambda: shows(b"database down"), STOPS_WITHIN_S, "the next act")
+        os.write(ours, b"q")
+        # Whoever leaves what it writes unread holds it up.
+        poll_until_sync(lambda: shows(b"Stopped."), STOPS_WITHIN_S, "it says so")
+        assert demo.wait(STOPS_WITHIN_S) == 0
+    finally:
+        demo.kill()
+        os.close(ours)
     assert not list(folder.iterdir())
     assert not still_running(folder)
 

@@ -1,7 +1,7 @@
 """The outage and its cure, twice: with the breaker, then without. Takes less than four minutes.
 
-Ends with 0 where the breaker kept its promise, 1 where it didn't or something failed, and 130 on
-Ctrl-C.
+Ends with 0 where the breaker kept its promise or the key q ended it, 1 where it didn't or something
+failed, and 130 on Ctrl-C.
 """
 
 from __future__ import annotations
@@ -118,9 +118,9 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with_it, without = run(view, steered=given.steer)
-    except (KeyboardInterrupt, asyncio.CancelledError):
+    except (KeyboardInterrupt, asyncio.CancelledError) as end:
         print("Stopped.", file=sys.stderr)
-        return 130
+        return 130 if isinstance(end, KeyboardInterrupt) else 0
     except (*FAULTS, Failed, AssertionError) as fault:
         print(f"The demo failed: {fault}", file=sys.stderr)
         return 1

@@ -222,7 +222,7 @@ class Story:
             lag=lag,
             lags=[sample.lag for sample in self._samples],
             handled=self._database["rows"],
-            accepted=len(self._load.accepted),
+            accepted=len(self._load.before) + len(self._load.accepted),
         )
 
     def _column(self, marks: Marks, waited_s: dict[str, float]) -> Column:
