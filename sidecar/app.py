@@ -7,7 +7,8 @@ import contextlib
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
 
 from sidecar import __version__, compose, lean
 from sidecar.config import model
@@ -15,25 +16,21 @@ from sidecar.config.faults import ConfigFaults
 from sidecar.config.lint import warnings
 from sidecar.config.load import load_file
 from sidecar.config.model import Config
-from sidecar.core.board import Cell
 from sidecar.core.errors import SpoolFault, StoreError
-from sidecar.core.intake import Post
-from sidecar.core.override import Override
-from sidecar.core.types import Transition
 from sidecar.http.listeners import Listeners
-from sidecar.http.server import (
-    apply_settings,
-)
+from sidecar.http.server import apply_settings
 from sidecar.http.sockets import ListenFailed
 from sidecar.identity import DataDir, DataDirTaken, instance
 from sidecar.loops.around import Around, Clock, boottime
 from sidecar.loops.elect import Elector
 from sidecar.loops.evaluate import Evaluator
 from sidecar.loops.guard import Tasks
+from sidecar.loops.inside import Inside
 from sidecar.loops.narrate import Narrator
 from sidecar.loops.orders import Orders
 from sidecar.loops.report import Reporter
 from sidecar.loops.statefile import StateFile
+from sidecar.loops.terms import Terms
 from sidecar.loops.watch import Watch
 from sidecar.policies import policies
 from sidecar.store.codec import JsonWire
@@ -41,6 +38,9 @@ from sidecar.telemetry import names
 from sidecar.telemetry.hub import Telemetry
 from sidecar.telemetry.logging import LibraryLogs, Log
 from sidecar.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from sidecar.publish.desk import Desk
 
 FIRST_LOOK_S = 0.5
 """How long the listeners wait for the first state, so that a first caller rarely meets none."""
@@ -50,57 +50,40 @@ LISTENERS_S = 1.0
 """How long a stop lets requests in flight finish."""
 PUBLISH_S = 2.5
 """How long a stop lets the connections to Kafka and the spool come to their ends."""
-SETTLE_S = 2.0
-"""How long a report waits to be judged where the store is in this process."""
-HISTORY_S = 3.0
 TELL_AFTER_S = 0.02
 """Changes are logged this long after they are in force: a producer's answer goes first."""
 
 
 class Daemon:
-    """One sidecar. Also what the HTTP layer asks (the port `Backend`).
+    """One sidecar.
 
     Args:
         reload: reads the configuration anew; raises ConfigFaults.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        name: str,
-        log: Log,
-        reload: Callable[[], Config],
-    ) -> None:
+    def __init__(self, config: Config, name: str, log: Log, reload: Callable[[], Config]) -> None:
         self._config = config
         self._reload = reload
         self._clock = Clock()
-        self._started = self._clock.now()
-        self.board = compose.board(config, name, now=self._started)
+        self.board = compose.board(config, name, now=self._clock.now())
         self._metrics = Metrics(self.board, version=__version__)
         self.telemetry = Telemetry(log, self._metrics)
-        self._wire = JsonWire(config.consul.state_prefix)
         self._store = compose.store(config, self._clock.now, self.telemetry)
-        self._around = around = Around(
-            instance=name,
-            store=self._store,
-            wire=self._wire,
-            board=self.board,
-            telemetry=self.telemetry,
-            clock=self._clock,
-            draw=random.random,
-            changed=self._changed,
-        )
+        self._around = around = self._surroundings(name, config.consul.state_prefix)
         self._tasks = Tasks(self.telemetry)
         self._narrator = Narrator(self.board, self.telemetry)
         self._watch = Watch(around)
-        self._elector = Elector(around, compose.candidate(config, name), self._gained, self._lost)
-        self._orders = Orders(around, self._elector)
-        self._evaluators: dict[str, tuple[str, Evaluator]] = {}
-        self._terms = 0
-        self._news = asyncio.Event()
-        """Set, and replaced, when a breaker gets an evaluator here."""
-        self._ending: set[asyncio.Task[None]] = set()
-        self._reporter = Reporter(around, self._settle if self._store.exclusive else None)
+        self._terms = terms = Terms(self._tasks, self._evaluator)
+        self._elector = Elector(around, compose.candidate(config, name), terms.gained, terms.lost)
+        self._reporter = Reporter(around, terms.settle if self._store.exclusive else None)
+        self._inside = Inside(
+            around,
+            self._reporter,
+            Orders(around, self._elector),
+            version=__version__,
+            kind=config.store,
+            role=config.role,
+        )
         self._registrar = compose.registrar(config, around)
         path = config.listen.state_file
         self._state_file = StateFile(around, path) if path is not None else None
@@ -108,19 +91,10 @@ class Daemon:
         self._telling: asyncio.TimerHandle | None = None
         self._first_look = asyncio.Event()
         self._publishers = Tasks(self.telemetry)
-        self._desk = compose.desk(
-            config,
-            name,
-            self._publishers,
-            self.telemetry,
-            now=self._clock.now,
-            draw=random.random,
-        )
-        if self._desk is not None:
-            self._metrics.publishing(self._desk.sight.families())
+        self._desk = self._made_desk(config, name)
         self._endpoints = compose.endpoints(
             config,
-            self,
+            self._inside,
             self._metrics.render,
             boottime,
             self.telemetry,
@@ -129,6 +103,30 @@ class Daemon:
         self._listeners = Listeners(self._endpoints)
         self._stopping = asyncio.Event()
         self._why = ""
+        self._reloading: set[asyncio.Task[None]] = set()
+
+    def _surroundings(self, name: str, prefix: str) -> Around:
+        return Around(
+            instance=name,
+            store=self._store,
+            wire=JsonWire(prefix),
+            board=self.board,
+            telemetry=self.telemetry,
+            clock=self._clock,
+            draw=random.random,
+            changed=self._changed,
+        )
+
+    def _made_desk(self, config: Config, name: str) -> Desk | None:
+        desk = compose.desk(
+            config, name, self._publishers, self.telemetry, now=self._clock.now, draw=random.random
+        )
+        if desk is not None:
+            self._metrics.publishing(desk.sight.families())
+        return desk
+
+    def _evaluator(self, name: str, lock_index: int) -> Evaluator:
+        return Evaluator(self._around, self._elector, self.board.cells[name], lock_index)
 
     # --- life ------------------------------------------------------------------------------
 
@@ -148,8 +146,7 @@ class Daemon:
         if self._config.store == "consul":
             self._tasks.start("pulse", self._elector.pulse.run)
         self._tasks.start("report", self._reporter.run)
-        await self._read_lag()
-        await self._send_canaries()
+        await self._ask_kafka()
         try:
             if self._desk is not None:
                 await self._desk.start(FIRST_LOOK_S)
@@ -175,15 +172,9 @@ class Daemon:
             async with asyncio.timeout(FIRST_LOOK_S):
                 await self._first_look.wait()
                 if self._store.exclusive:
-                    await self._all_evaluated()
+                    await self._terms.all_ready(self.board.cells)
         except TimeoutError:
             return
-
-    async def _all_evaluated(self) -> None:
-        while self._evaluators.keys() != self.board.cells.keys():
-            await self._news.wait()
-        for _, evaluator in list(self._evaluators.values()):
-            await evaluator.ready.wait()
 
     def _hear_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -242,8 +233,7 @@ class Daemon:
         self._refresh()
         self._first_look.set()
         self._elector.wake.set()
-        for _, evaluator in self._evaluators.values():
-            evaluator.wake.set()
+        self._terms.wake_all()
 
     def _refresh(self) -> None:
         if self._timer is not None:
@@ -260,73 +250,27 @@ class Daemon:
         self._telling = None
         self._narrator.look(self._clock.now())
 
-    async def _read_lag(self) -> None:
-        """Have lag read as the configuration says now; what was read before is kept."""
-        await self._tasks.stop("lag")
-        reader = compose.lag_reader(
+    async def _ask_kafka(self) -> None:
+        """Read lag and send canaries as the configuration says now; what was read is kept."""
+        for name in compose.KAFKA_TASKS:
+            await self._tasks.stop(name)
+        tasks = compose.kafka_tasks(
             self._config,
             self.board,
             self.telemetry,
-            news=self._heard,
+            news=self._terms.wake,
             now=self._clock.now,
             draw=random.random,
         )
-        if reader is not None:
-            self._tasks.start("lag", reader.run)
-
-    async def _send_canaries(self) -> None:
-        """Have canaries sent as the configuration says now."""
-        await self._tasks.stop("probe")
-        prober = compose.prober(
-            self._config,
-            self.board,
-            self.telemetry,
-            news=self._heard,
-            now=self._clock.now,
-            draw=random.random,
-        )
-        if prober is not None:
-            self._tasks.start("probe", prober.run)
-
-    def _heard(self, name: str) -> None:
-        """There is news of a breaker's Kafka: judge it anew."""
-        _, evaluator = self._evaluators.get(name, ("", None))
-        if evaluator is not None:
-            evaluator.wake.set()
-
-    def _gained(self, name: str, lock_index: int) -> None:
-        evaluator = Evaluator(self._around, self._elector, self.board.cells[name], lock_index)
-        self._terms += 1
-        task = f"evaluate {name} in term {self._terms}"
-        self._evaluators[name] = (task, evaluator)
-        self._tasks.start(task, evaluator.run)
-        self._news.set()
-        self._news = asyncio.Event()
-
-    def _lost(self, name: str) -> None:
-        task, _ = self._evaluators.pop(name, ("", None))
-        ending = asyncio.get_running_loop().create_task(self._tasks.stop(task), name=f"end {task}")
-        self._ending.add(ending)
-        ending.add_done_callback(self._ending.discard)
-
-    async def _settle(self, name: str) -> None:
-        """Have a local report judged before its sender has an answer (a store in this process)."""
-        try:
-            async with asyncio.timeout(SETTLE_S):
-                while name not in self._evaluators:
-                    await self._news.wait()
-                evaluator = self._evaluators[name][1]
-                await evaluator.ready.wait()
-                await evaluator.settle()
-        except TimeoutError:
-            return  # it is stored, and counts at the next round
+        for name, task in tasks.items():
+            self._tasks.start(name, task)
 
     # --- reload ----------------------------------------------------------------------------
 
     def _hup(self) -> None:
         task = asyncio.get_running_loop().create_task(self._reconfigure(), name="reload")
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+        self._reloading.add(task)
+        task.add_done_callback(self._reloading.discard)
 
     async def _reconfigure(self) -> None:
         try:
@@ -349,14 +293,14 @@ class Daemon:
         )
         if self._desk is not None and config.publish is not None:
             self._desk.reconfigure(compose.publish_policy(config.publish))
+        self._inside.role = config.role
         self._elector.candidate = compose.candidate(config, self.board.instance)
         for endpoint in self._endpoints:
             apply_settings(endpoint.app, compose.http_settings(config))
         await self._tasks.stop("watch")  # its poll may wait long for breakers it doesn't know
         self._watch.look_again()
         self._tasks.start("watch", self._watch.run)
-        await self._read_lag()
-        await self._send_canaries()
+        await self._ask_kafka()
         self._metrics.reloaded(ok=True)
         self._changed()
         self.telemetry.event(
@@ -365,58 +309,6 @@ class Daemon:
             breakers=list(self.board.cells),
             restart_needed_for=pending,
         )
-
-    # --- what the HTTP layer asks ----------------------------------------------------------
-
-    def take(self, cell: Cell, post: Post) -> bool:
-        """See the port `Backend`."""
-        return self._reporter.take(cell, post)
-
-    async def report(self, cell: Cell, post: Post) -> None:
-        """See the port `Backend`."""
-        await self._reporter.post(cell, post)
-
-    async def withdraw(self, cell: Cell, instance: str) -> bool:
-        """See the port `Backend`."""
-        return await self._reporter.withdraw(cell, instance)
-
-    async def force(self, cell: Cell, override: Override, *, replace: bool) -> None:
-        """See the port `Backend`."""
-        await self._orders.force(cell, override, replace=replace)
-
-    async def release(self, cell: Cell) -> None:
-        """See the port `Backend`."""
-        await self._orders.release(cell)
-
-    async def forget(self, cell: Cell) -> None:
-        """See the port `Backend`."""
-        await self._orders.forget(cell)
-
-    async def history(self, cell: Cell) -> Sequence[Transition]:
-        """See the port `Backend`."""
-        try:
-            async with asyncio.timeout(HISTORY_S):
-                entry = await self._store.read(self._wire.history(cell.policy.name))
-        except TimeoutError as error:
-            raise StoreError("the store did not answer in time") from error
-        return self._wire.decode_history(entry.value if entry is not None else None)[0]
-
-    def describe(self) -> Mapping[str, object]:
-        """See the port `Backend`."""
-        now = self._clock.now()
-        synced = self.board.contact.synced
-        return {
-            "instance": self.board.instance,
-            "version": __version__,
-            "role": self._config.role,
-            "uptime_s": round(now - self._started, 3),
-            "store": {
-                "kind": self._config.store,
-                "synced_s_ago": round(now - synced, 3) if synced is not None else None,
-                "on_loss": str(self.board.contact.on_loss),
-                "max_stale_s": self.board.contact.max_stale_s,
-            },
-        }
 
 
 def run(

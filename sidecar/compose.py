@@ -31,8 +31,6 @@ from sidecar.policies import policies
 
 if TYPE_CHECKING:
     from sidecar.kafka.connection import Connection
-    from sidecar.kafka.lag import LagReader
-    from sidecar.kafka.probe import Prober
     from sidecar.publish.desk import Desk, Starter
     from sidecar.store.transport import ConsulSettings
 
@@ -79,7 +77,11 @@ def _connection(given: model.Kafka | None) -> Connection | None:
     )
 
 
-def lag_reader(
+KAFKA_TASKS = ("lag", "probe")
+"""What `kafka_tasks` may bring."""
+
+
+def kafka_tasks(
     config: Config,
     board: Board,
     telemetry: Telemetry,
@@ -87,32 +89,21 @@ def lag_reader(
     news: Callable[[str], None],
     now: Callable[[], float],
     draw: Callable[[], float],
-) -> LagReader | None:
-    """What reads the lag of consumer groups; None where no breaker asks for it."""
+) -> dict[str, Callable[[], Awaitable[None]]]:
+    """What reads lag and what sends canaries, each where some breaker asks for it."""
     connection = kafka(config)
-    if connection is None or all(each.lag_read is None for each in policies(config)):
-        return None
-    from sidecar.kafka.lag import LagReader
+    tasks: dict[str, Callable[[], Awaitable[None]]] = {}
+    if connection is None:
+        return tasks
+    if any(each.lag_read is not None for each in policies(config)):
+        from sidecar.kafka.lag import LagReader
 
-    return LagReader(board, connection, telemetry, news=news, now=now, draw=draw)
+        tasks["lag"] = LagReader(board, connection, telemetry, news=news, now=now, draw=draw).run
+    if any(each.signals.probe is not None for each in config.breakers.values()):
+        from sidecar.kafka.probe import Prober
 
-
-def prober(
-    config: Config,
-    board: Board,
-    telemetry: Telemetry,
-    *,
-    news: Callable[[str], None],
-    now: Callable[[], float],
-    draw: Callable[[], float],
-) -> Prober | None:
-    """What sends canaries to Kafka; None where no breaker asks for any."""
-    connection = kafka(config)
-    if connection is None or all(each.signals.probe is None for each in config.breakers.values()):
-        return None
-    from sidecar.kafka.probe import Prober
-
-    return Prober(board, connection, telemetry, news=news, now=now, draw=draw)
+        tasks["probe"] = Prober(board, connection, telemetry, news=news, now=now, draw=draw).run
+    return tasks
 
 
 def restart_needed(old: Config, new: Config) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sidecar.core import lag_rule, rules
@@ -58,6 +58,11 @@ class Judgement:
     """When time alone may change it (monotonic)."""
 
 
+_UNREADABLE = Judgement(
+    verdict=Verdict.UNKNOWN, reason="", detail="the reports can't be read", evidence={}
+)
+
+
 def judge(
     tally: Tally | None,
     seen: Seen,
@@ -80,26 +85,14 @@ def judge(
         sealed: an override rejects everything, so that nothing being handled says nothing.
         normal: what has been learned of the flow, for `failure_threshold: auto`.
     """
-    memory = memory or Memory()
     if tally is None:
-        return Judgement(
-            verdict=Verdict.UNKNOWN, reason="", detail="the reports can't be read", evidence={}
-        )
+        return _UNREADABLE
+    memory = memory or Memory()
     idle_since = None if sealed else _idle_since(tally, seen, policy, memory, now)
     most = bound(normal, tally, seen, policy, now=now)
     words = _words(tally, seen, policy, most, idle_since=idle_since, now=now)
     of_kafka, lag_memory = _words_of_kafka(lag, probe, seen, policy, memory=memory, now=now)
-    words += of_kafka
-    since = {
-        word.name: memory.unhealthy_since.get(word.name, now)
-        for word, _ in words
-        if word.verdict is Verdict.UNHEALTHY
-    }
-    half_open = half_open_ratio(seen) is not None
-    signals = tuple(
-        _held(word, hold, since.get(word.name, now), half_open=half_open, now=now)
-        for word, hold in words
-    )
+    signals, since = _settled(words + of_kafka, seen, memory, now)
     decisive = min(signals, key=lambda signal: _FIRST.index(signal.verdict))
     return Judgement(
         verdict=decisive.verdict,
@@ -113,6 +106,23 @@ def judge(
         wait=_wait(tally, lag, policy, now),
         due=_due(policy, seen, since, idle_since, now),
     )
+
+
+def _settled(
+    words: Sequence[tuple[Signal, Hold]], seen: Seen, memory: Memory, now: float
+) -> tuple[tuple[Signal, ...], dict[str, float]]:
+    """The words after hold and quorum, and since when the unhealthy ones have been so."""
+    since = {
+        word.name: memory.unhealthy_since.get(word.name, now)
+        for word, _ in words
+        if word.verdict is Verdict.UNHEALTHY
+    }
+    half_open = half_open_ratio(seen) is not None
+    signals = tuple(
+        _held(word, hold, since.get(word.name, now), half_open=half_open, now=now)
+        for word, hold in words
+    )
+    return signals, since
 
 
 def _wait(tally: Tally, lag: LagBook | None, policy: Policy, now: float) -> Wait | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from aiohttp import web
 
@@ -45,6 +46,10 @@ WAITERS: web.AppKey[Waiters] = web.AppKey("waiters", Waiters)
 FEED: web.AppKey[Feed] = web.AppKey("feed", Feed)
 
 
+class _Part(Protocol):
+    def routes(self) -> Iterable[web.AbstractRouteDef]: ...
+
+
 def build_app(
     backend: Backend,
     settings: HttpSettings,
@@ -76,15 +81,15 @@ def build_app(
     reporting = Reporting(backend, live, transport)
     answers = Answers()
     app[LANE] = Lane(backend.board, answers, now, ReportLane(backend, live, transport))
-    app.add_routes(Decisions(backend, answers, now, live, transport).routes())
-    app.add_routes(Watching(app[FEED]).routes())
     histories = Histories(backend, now)
     overview = Overview(backend, histories, now)
-    app.add_routes(Reading(backend, waiters, overview, now).routes())
-    app.add_routes(StatusPage(overview, histories).routes())
-    app.add_routes(Orders(backend, live, transport).routes())
-    app.add_routes(reporting.routes())
-    app.add_routes(
+    parts: tuple[_Part, ...] = (
+        Decisions(backend, answers, now, live, transport),
+        Watching(app[FEED]),
+        Reading(backend, waiters, overview, now),
+        StatusPage(overview, histories),
+        Orders(backend, live, transport),
+        reporting,
         Publish(
             publishing,
             backend,
@@ -93,10 +98,12 @@ def build_app(
             now=now,
             settings=live,
             transport=transport,
-        ).routes()
+        ),
+        Probes(backend, live, metrics, now),
+        Description(settings.version),
     )
-    app.add_routes(Probes(backend, live, metrics, now).routes())
-    app.add_routes(Description(settings.version).routes())
+    for part in parts:
+        app.add_routes(part.routes())
     app.on_shutdown.append(_let_go)
     app.on_cleanup.append(reporting.drain)
     return app

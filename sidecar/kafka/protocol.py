@@ -23,9 +23,21 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
+_TEXT = CompactString("utf-8")
 GROUP = 0
 """The kind of coordinator that consumer groups have."""
 _NO_TAGS: dict[int, bytes] = {}
+
+
+def _tagged(*fields: tuple[str, Any]) -> Any:
+    """A structure of these fields, which ends as all do since brokers may add to them."""
+    return Schema(*fields, ("tags", TaggedFields))
+
+
+def _several(*fields: tuple[str, Any]) -> Any:
+    """An array of such structures."""
+    return CompactArray(*fields, ("tags", TaggedFields))
+
 
 # aiokafka ships no types, so that mypy takes each of its classes for Any: hence the ignores below.
 
@@ -35,35 +47,31 @@ class OffsetFetchResponse_v8(Response):  # type: ignore[misc]  # noqa: N801 - na
 
     API_KEY = 9
     API_VERSION = 8
-    SCHEMA = Schema(
+    SCHEMA = _tagged(
         ("throttle_time_ms", Int32),
         (
             "groups",
-            CompactArray(
-                ("group", CompactString("utf-8")),
+            _several(
+                ("group", _TEXT),
                 (
                     "topics",
-                    CompactArray(
-                        ("topic", CompactString("utf-8")),
+                    _several(
+                        ("topic", _TEXT),
                         (
                             "partitions",
-                            CompactArray(
+                            _several(
                                 ("partition", Int32),
                                 ("offset", Int64),
                                 ("leader_epoch", Int32),
-                                ("metadata", CompactString("utf-8")),
+                                ("metadata", _TEXT),
                                 ("error_code", Int16),
-                                ("tags", TaggedFields),
                             ),
                         ),
-                        ("tags", TaggedFields),
                     ),
                 ),
                 ("error_code", Int16),
-                ("tags", TaggedFields),
             ),
         ),
-        ("tags", TaggedFields),
     )
 
 
@@ -74,24 +82,21 @@ class OffsetFetchRequest_v8(RequestStruct):  # type: ignore[misc]  # noqa: N801
     API_VERSION = 8
     FLEXIBLE_VERSION = True
     RESPONSE_TYPE = OffsetFetchResponse_v8
-    SCHEMA = Schema(
+    SCHEMA = _tagged(
         (
             "groups",
-            CompactArray(
-                ("group", CompactString("utf-8")),
+            _several(
+                ("group", _TEXT),
                 (
                     "topics",
-                    CompactArray(
-                        ("topic", CompactString("utf-8")),
+                    _several(
+                        ("topic", _TEXT),
                         ("partitions", CompactArray(Int32)),
-                        ("tags", TaggedFields),
                     ),
                 ),
-                ("tags", TaggedFields),
             ),
         ),
         ("require_stable", Boolean),
-        ("tags", TaggedFields),
     )
 
 
@@ -125,21 +130,19 @@ class FindCoordinatorResponse_v4(Response):  # type: ignore[misc]  # noqa: N801
 
     API_KEY = 10
     API_VERSION = 4
-    SCHEMA = Schema(
+    SCHEMA = _tagged(
         ("throttle_time_ms", Int32),
         (
             "coordinators",
-            CompactArray(
-                ("key", CompactString("utf-8")),
+            _several(
+                ("key", _TEXT),
                 ("node_id", Int32),
-                ("host", CompactString("utf-8")),
+                ("host", _TEXT),
                 ("port", Int32),
                 ("error_code", Int16),
-                ("error_message", CompactString("utf-8")),
-                ("tags", TaggedFields),
+                ("error_message", _TEXT),
             ),
         ),
-        ("tags", TaggedFields),
     )
 
 
@@ -150,10 +153,9 @@ class FindCoordinatorRequest_v4(RequestStruct):  # type: ignore[misc]  # noqa: N
     API_VERSION = 4
     FLEXIBLE_VERSION = True
     RESPONSE_TYPE = FindCoordinatorResponse_v4
-    SCHEMA = Schema(
+    SCHEMA = _tagged(
         ("key_type", Int8),
-        ("keys", CompactArray(CompactString("utf-8"))),
-        ("tags", TaggedFields),
+        ("keys", CompactArray(_TEXT)),
     )
 
 
@@ -175,19 +177,17 @@ class ListGroupsResponse_v4(Response):  # type: ignore[misc]  # noqa: N801
 
     API_KEY = 16
     API_VERSION = 4
-    SCHEMA = Schema(
+    SCHEMA = _tagged(
         ("throttle_time_ms", Int32),
         ("error_code", Int16),
         (
             "groups",
-            CompactArray(
-                ("group", CompactString("utf-8")),
-                ("protocol_type", CompactString("utf-8")),
-                ("state", CompactString("utf-8")),
-                ("tags", TaggedFields),
+            _several(
+                ("group", _TEXT),
+                ("protocol_type", _TEXT),
+                ("state", _TEXT),
             ),
         ),
-        ("tags", TaggedFields),
     )
 
 
@@ -198,9 +198,8 @@ class ListGroupsRequest_v4(RequestStruct):  # type: ignore[misc]  # noqa: N801
     API_VERSION = 4
     FLEXIBLE_VERSION = True
     RESPONSE_TYPE = ListGroupsResponse_v4
-    SCHEMA = Schema(
-        ("states", CompactArray(CompactString("utf-8"))),
-        ("tags", TaggedFields),
+    SCHEMA = _tagged(
+        ("states", CompactArray(_TEXT)),
     )
 
 

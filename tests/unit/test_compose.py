@@ -134,21 +134,38 @@ def test_a_gate_of_its_own_reaches_the_rules(tmp_path: Path) -> None:
     assert without.signals.delivery is not None
 
 
-def test_canaries_are_sent_only_where_a_breaker_asks_for_them(tmp_path: Path) -> None:
+def test_kafka_is_asked_only_what_a_breaker_wants_to_know(tmp_path: Path) -> None:
     """And only then is aiokafka loaded."""
     where = "kafka: {bootstrap_servers: ['k:9092']}\n"
-    asking = f"{where}breakers: {{a: {{signals: {{probe: {{interval: 3s, topic: t}}}}}}}}"
-    for text, sends in ((where, False), (asking, True)):
+    flow = "topic: t, group: g"
+    for text, asks in (
+        (where, []),
+        (f"{where}breakers: {{a: {{signals: {{probe: {{interval: 3s, topic: t}}}}}}}}", ["probe"]),
+        (f"{where}breakers: {{a: {{{flow}, signals: {{lag: {{}}}}}}}}", ["lag"]),
+        (
+            f"{where}breakers: {{a: {{{flow}, signals: {{lag: {{}}, probe: {{}}}}}}}}",
+            ["lag", "probe"],
+        ),
+    ):
         config = _config(tmp_path, text)
-        (policy,) = policies(config)
-        assert (policy.signals.probe == Probe(interval_s=3.0, topic="t")) is sends
-        board = compose.board(config, "i", now=0.0)
-        made = compose.prober(
+        made = compose.kafka_tasks(
             config,
-            board,
+            compose.board(config, "i", now=0.0),
             RecordedTelemetry(),
             news=lambda _: None,
             now=lambda: 0.0,
             draw=lambda: 0.5,
         )
-        assert (made is not None) is sends
+        assert list(made) == asks
+        assert set(made) <= set(compose.KAFKA_TASKS)
+
+
+def test_how_canaries_are_sent_reaches_the_rules(tmp_path: Path) -> None:
+    (policy,) = policies(
+        _config(
+            tmp_path,
+            "kafka: {bootstrap_servers: ['k:9092']}\n"
+            "breakers: {a: {signals: {probe: {interval: 3s, topic: t}}}}",
+        )
+    )
+    assert policy.signals.probe == Probe(interval_s=3.0, topic="t")

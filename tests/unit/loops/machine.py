@@ -20,6 +20,7 @@ from sidecar.loops.around import Around, Clock
 from sidecar.loops.elect import Candidate, Elector
 from sidecar.loops.evaluate import Evaluator
 from sidecar.loops.guard import Tasks
+from sidecar.loops.terms import Terms
 from sidecar.loops.watch import Watch
 from sidecar.store.codec import JsonWire
 from sidecar.store.memory import MemoryStore
@@ -201,10 +202,8 @@ class Machine:
         )
         self.tasks = Tasks(self.telemetry)
         self.watch = Watch(self.around)
-        self.elector = Elector(self.around, candidate, self._gained, self._lost)
-        self.evaluator: Evaluator | None = None
-        self._terms = 0
-        self._ending: set[asyncio.Task[None]] = set()
+        self.terms = Terms(self.tasks, self._made)
+        self.elector = Elector(self.around, candidate, self.terms.gained, self.terms.lost)
 
     def start(self) -> Machine:
         """Start its loops."""
@@ -216,7 +215,7 @@ class Machine:
     async def die(self) -> None:
         """A kill -9: nothing is handed over."""
         await self.tasks.stop_all()
-        self.evaluator = None
+        self.terms.lost(self.policy.name)
 
     async def stop(self) -> None:
         """A graceful end."""
@@ -226,6 +225,11 @@ class Machine:
     @property
     def cell(self) -> Cell:
         return self.board.cells[self.policy.name]
+
+    @property
+    def evaluator(self) -> Evaluator | None:
+        """While it holds the lock."""
+        return self.terms.of(self.policy.name)
 
     @property
     def state(self) -> str:
@@ -243,19 +247,10 @@ class Machine:
     def _changed(self) -> None:
         self.board.refresh(self.clock.now())
         self.elector.wake.set()
-        if self.evaluator is not None:
-            self.evaluator.wake.set()
+        self.terms.wake_all()
 
-    def _gained(self, name: str, lock_index: int) -> None:
-        self._terms += 1
-        self.evaluator = Evaluator(self.around, self.elector, self.cell, lock_index)
-        self.tasks.start(f"evaluate {self._terms}", self.evaluator.run)
-
-    def _lost(self, name: str) -> None:
-        self.evaluator = None
-        ending = asyncio.get_running_loop().create_task(self.tasks.stop(f"evaluate {self._terms}"))
-        self._ending.add(ending)
-        ending.add_done_callback(self._ending.discard)
+    def _made(self, name: str, lock_index: int) -> Evaluator:
+        return Evaluator(self.around, self.elector, self.cell, lock_index)
 
 
 class World:
