@@ -13,6 +13,8 @@ from urllib.parse import quote, urlsplit
 
 DEFAULT_ADDRESS = "127.0.0.1:8500"
 DEFAULT_PREFIX = "service-metrics/kafka-consumer"
+YES, NO = frozenset({"1", "t", "true"}), frozenset({"0", "f", "false"})
+"""How Consul's own variables say so."""
 
 
 class NotWritten(Exception):
@@ -29,8 +31,8 @@ class ConsulKeys:
 
     Args:
         prefix: the breaker's `consul_key_prefix`.
-        address: `host:port`, an http or https URL, or `unix://PATH`; None: CONSUL_HTTP_ADDR, else
-            127.0.0.1:8500.
+        address: `host:port`, an http or https URL, perhaps with a path, or `unix://PATH`; None:
+            CONSUL_HTTP_ADDR, else 127.0.0.1:8500.
         environ: CONSUL_HTTP_TOKEN, _TOKEN_FILE (read each time: it is renewed), _SSL, _SSL_VERIFY,
             CONSUL_CACERT, CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY, CONSUL_NAMESPACE.
     """
@@ -48,7 +50,8 @@ class ConsulKeys:
         self._do("DELETE", instance, None, timeout_s)
 
     def _do(self, method: str, instance: str, body: bytes | None, timeout_s: float) -> None:
-        path = f"/v1/kv/{quote(self.prefix.rstrip('/'))}/{quote(instance)}"
+        key = f"{quote(self.prefix.rstrip('/'))}/{quote(instance)}"
+        path = f"{self._front()}/v1/kv/{key}"
         if namespace := self.environ.get("CONSUL_NAMESPACE"):
             path += f"?ns={quote(namespace)}"
         connection = None
@@ -71,25 +74,38 @@ class ConsulKeys:
             token = Path(file).read_text("utf-8").strip()
         return {"X-Consul-Token": token} if token else {}
 
+    def _where(self) -> str:
+        return self.address or self.environ.get("CONSUL_HTTP_ADDR") or DEFAULT_ADDRESS
+
+    def _front(self) -> str:
+        """The path that a proxy has Consul below."""
+        address = self._where()
+        if address.startswith("unix://"):
+            return ""
+        return urlsplit(address if "://" in address else f"http://{address}").path.rstrip("/")
+
     def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
-        address = self.address or self.environ.get("CONSUL_HTTP_ADDR") or DEFAULT_ADDRESS
+        address = self._where()
         if address.startswith("unix://"):
             return _Unix(address.removeprefix("unix://"), timeout_s)
-        secure = self.environ.get("CONSUL_HTTP_SSL", "").lower() in {"1", "t", "true"}
-        url = urlsplit(address if "://" in address else f"http://{address}")
+        written = "://" in address
+        url = urlsplit(address if written else f"http://{address}")
         if url.hostname is None:
             raise ValueError(f"{address!r} is no address of Consul's")
-        if url.scheme == "https" or secure:
+        # As the daemon has it: a URL without a port has its scheme's, a bare host has Consul's.
+        if url.scheme == "https" or self.environ.get("CONSUL_HTTP_SSL", "").lower() in YES:
+            port = url.port or (443 if written else 8501)
             return http.client.HTTPSConnection(
-                url.hostname, url.port or 8501, timeout=timeout_s, context=self._tls()
+                url.hostname, port, timeout=timeout_s, context=self._tls()
             )
-        return http.client.HTTPConnection(url.hostname, url.port or 8500, timeout=timeout_s)
+        port = url.port or (80 if written else 8500)
+        return http.client.HTTPConnection(url.hostname, port, timeout=timeout_s)
 
     def _tls(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=self.environ.get("CONSUL_CACERT") or None)
         if certificate := self.environ.get("CONSUL_CLIENT_CERT"):
             context.load_cert_chain(certificate, self.environ.get("CONSUL_CLIENT_KEY") or None)
-        if self.environ.get("CONSUL_HTTP_SSL_VERIFY", "").lower() in {"0", "f", "false"}:
+        if self.environ.get("CONSUL_HTTP_SSL_VERIFY", "").lower() in NO:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return context

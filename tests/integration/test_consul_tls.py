@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.consumer import ConsulKeys
+from sidecar.consumer.consul import NotWritten
 from sidecar.core.errors import StoreError, StoreRejected, StoreUnreachable
 from sidecar.store.consul import ConsulSettings, ConsulStore
 from tests.authority import Authority
@@ -147,3 +149,27 @@ def test_a_daemon_behind_mutual_tls_and_one_that_is_not_let_in(
         assert stranger.allowed(peek=True).headers["x-breaker-reason"] == "no_state"
         assert metric(first, "breaker_consul_requests_total", outcome="unreachable") == 0
         assert first.stop() == 0
+
+
+def test_the_consumer_kit_reports_by_the_same_variables(secured: Secured, prefix: str) -> None:
+    cert, key = secured.ours.pair("client")
+    environ = {
+        "CONSUL_HTTP_ADDR": f"https://127.0.0.1:{secured.https}",
+        "CONSUL_CACERT": secured.ours.ca,
+        "CONSUL_CLIENT_CERT": cert,
+        "CONSUL_CLIENT_KEY": key,
+    }
+    bare = {"CONSUL_HTTP_ADDR": f"127.0.0.1:{secured.https}", "CONSUL_HTTP_SSL": "true"}
+    unchecked = {**environ, "CONSUL_CACERT": "", "CONSUL_HTTP_SSL_VERIFY": "false"}
+    for each in (environ, {**environ, **bare}, unchecked):
+        keys = ConsulKeys(prefix=prefix, environ=each)
+        keys.put("w", b"{}", SOON_S)
+        assert secured.server.kv_get(f"{prefix}/w") == b"{}"
+        keys.delete("w", SOON_S)
+        assert secured.server.kv_get(f"{prefix}/w") is None
+    for wrong in ({"CONSUL_CACERT": secured.other.ca}, {"CONSUL_CACERT": "/nowhere.pem"}):
+        with pytest.raises(NotWritten, match="Consul: "):
+            ConsulKeys(prefix=prefix, environ={**environ, **wrong}).put("w", b"{}", SOON_S)
+    unknown = {**environ, "CONSUL_CLIENT_CERT": "", "CONSUL_CLIENT_KEY": ""}
+    with pytest.raises(NotWritten, match="Consul: SSL"):
+        ConsulKeys(prefix=prefix, environ=unknown).put("w", b"{}", SOON_S)
