@@ -94,12 +94,20 @@ class Kafka(KafkaCluster):
 
     def leaders(self, topic: str, node: int | None = None) -> dict[int, int]:
         """The leading broker of each partition, as one broker knows it; -1 where there is none."""
+        return {p["partition"]: p["leader"] for p in self._partitions(topic, node)}
+
+    def in_sync(self, topic: str, node: int | None = None) -> dict[int, list[int]]:
+        """The brokers that have all of each partition, as one broker knows it."""
+        return {p["partition"]: p["isr"] for p in self._partitions(topic, node)}
+
+    def _partitions(self, topic: str, node: int | None) -> list[dict[str, Any]]:
         asked = node or self._running()[0]
 
-        async def look(admin: AIOKafkaAdminClient) -> dict[int, int]:
+        async def look(admin: AIOKafkaAdminClient) -> list[dict[str, Any]]:
             told = await admin._send_request_to_node(asked, MetadataRequest([topic]))
             (found,) = told.to_object()["topics"]
-            return {p["partition"]: p["leader"] for p in found["partitions"]}
+            partitions: list[dict[str, Any]] = found["partitions"]
+            return partitions
 
         return self.ask(look)
 

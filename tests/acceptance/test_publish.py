@@ -54,7 +54,7 @@ class Way:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Way]:
     ports = {1: free_port(), 2: free_port()}
-    kafka = Kafka(2, advertised=ports)
+    kafka = Kafka(2, advertised=ports, controllers=1)
     with Toxiproxy() as toxiproxy:
         proxies = [
             toxiproxy.proxy(f"publish-{node}", broker.port, ports[node])
@@ -203,6 +203,47 @@ def test_kafka_goes_away_and_comes_back(way: Way, topic: str, tmp_path: Path, ho
         way.heal()
         until_direct(daemon, producer)
     producer.check(way)
+
+
+def test_a_partition_without_a_leader(way: Way, topic: str, tmp_path: Path) -> None:
+    """One broker of two is killed: its partitions have no leader, the others go on straight."""
+    other = way.kafka.create_topic(f"{topic}-too", placement={0: [1], 1: [2]})
+    settings = config(way, topic, tmp_path)
+    settings["publish"]["delivery_timeout"] = "1500ms"
+    settings["publish"]["topics"][other] = {"outage": "spool_failed"}
+    producers = [Producer(topic), Producer(other)]
+    with Daemon(settings) as daemon:
+        for producer in producers:
+            until_direct(daemon, producer)
+        way.kafka.brokers[2].kill()
+        try:
+            for producer in producers:
+                assert producer.send(daemon, 1).status == 202
+            poll_until_sync(
+                lambda: way.kafka.leaders(topic, 1)[1] == way.kafka.leaders(other, 1)[1] == -1,
+                BACK_S,
+                "its partitions have no leader",
+            )
+            for producer in producers:
+                poll_until_sync(
+                    lambda to=producer: to.send(daemon, 0).status == 200,  # type: ignore[misc]
+                    BACK_S,
+                    "the other partition goes straight",
+                )
+            straight = [
+                (producer.send(daemon, 1).status, producer.send(daemon, 0).status)
+                for _ in range(10)
+                for producer in producers
+            ]
+            assert straight == [(202, 200)] * 20
+            assert daemon.allowed().status == 200
+            assert waiting(daemon) == 22
+        finally:
+            way.kafka.start()
+        for producer in producers:
+            until_direct(daemon, producer)
+    for producer in producers:
+        producer.check(way)
 
 
 def test_brokers_that_moved_to_where_nobody_is(way: Way, topic: str, tmp_path: Path) -> None:
@@ -381,7 +422,10 @@ def test_too_few_in_sync_replicas(way: Way, tmp_path: Path) -> None:
         way.kafka.brokers[2].freeze()
         try:
             assert {producer.send(daemon, p).status for p in (0, 1, 0)} == {202}
+            poll_until_sync(lambda: way.kafka.in_sync(topic, 1)[0] == [1], BACK_S, "it is out")
+            assert {producer.send(daemon, p).status for p in (0, 1, 0)} == {202}
             assert daemon.allowed().status == 200
+            assert waiting(daemon) == 6
         finally:
             way.kafka.brokers[2].thaw()
         until_direct(daemon, producer)

@@ -138,6 +138,8 @@ class KafkaCluster:
         brokers: how many.
         advertised: the port that broker N tells clients to come to, where that isn't its own: a
             proxy's, say.
+        controllers: how many of them are controllers too, the first ones; None: all. What is killed
+            must leave a majority of these, or nobody finds new leaders or says that there is none.
         side: makes a second listener for clients, SIDE, with the port of a proxy that broker N
             tells those who come in by it: so that some can be cut off and others not.
         protocol: of the CLIENT listener; whatever it needs goes into `config`.
@@ -150,6 +152,7 @@ class KafkaCluster:
         brokers: int = 1,
         *,
         advertised: Mapping[int, int] | None = None,
+        controllers: int | None = None,
         side: Mapping[int, int] | None = None,
         protocol: str = "PLAINTEXT",
         config: Mapping[str, str] | None = None,
@@ -158,24 +161,25 @@ class KafkaCluster:
         self._folder = Path(tempfile.mkdtemp(prefix="breaker-kafka-"))
         self._options = dict(admin or {})
         nodes = range(1, brokers + 1)
-        controllers = {node: free_port() for node in nodes}
-        voters = ",".join(f"{node}@127.0.0.1:{port}" for node, port in controllers.items())
+        voting = {node: free_port() for node in nodes[:controllers]}
+        voters = ",".join(f"{node}@127.0.0.1:{port}" for node, port in voting.items())
         cluster = uuid.uuid4().hex[:22]
         ports = {node: free_port() for node in nodes}
         self.side_ports = {node: free_port() for node in side or {}}
         """Where SIDE listens, behind the proxies."""
 
         def make(node: int) -> Broker:
-            listeners = (
+            listeners = [
                 f"CLIENT://127.0.0.1:{ports[node]}",
                 f"INTERNAL://127.0.0.1:{free_port()}",
-                f"CONTROLLER://127.0.0.1:{controllers[node]}",
-            )
+            ]
+            if node in voting:
+                listeners.append(f"CONTROLLER://127.0.0.1:{voting[node]}")
             aside = f",SIDE://127.0.0.1:{self.side_ports[node]}" if side else ""
             told_aside = f",SIDE://127.0.0.1:{side[node]}" if side else ""
             told = (advertised or {}).get(node, ports[node])
             properties = {
-                "process.roles": "broker,controller",
+                "process.roles": "broker,controller" if node in voting else "broker",
                 "node.id": str(node),
                 "controller.quorum.voters": voters,
                 "listeners": ",".join(listeners) + aside,
