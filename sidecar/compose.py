@@ -211,6 +211,7 @@ def publish_policy(publish: model.Publish) -> PublishPolicy:
         max_request_bytes=publish.max_request,
         max_outstanding_bytes=publish.max_outstanding,
         replay_rate=float(publish.replay_rate),
+        missing_topic_after_s=publish.missing_topic_after_s,
         topics={
             name: TopicPolicy(
                 outage=Outage(topic.outage),

@@ -13,6 +13,7 @@ import click
 from sidecar.cli import options
 from sidecar.cli.client import Client, NoAnswer, WrongUsage
 from sidecar.cli.forcing import through
+from sidecar.cli.letters import dead_letters
 from sidecar.cli.tables import table
 from sidecar.cli.watching import dicts
 from sidecar.core.errors import SpoolFault, SpoolFormat
@@ -42,6 +43,9 @@ def spool() -> None:
     """Look at the durable spool, and give it orders."""
 
 
+spool.add_command(dead_letters)
+
+
 @spool.command()
 @click.option(
     "--folder",
@@ -69,6 +73,8 @@ def ls(folder: Path | None, output: str, client: Client) -> None:
 def _rows(topic: dict[str, Any]) -> Iterator[tuple[object, ...]]:
     flow = "direct" if topic.get("direct") else "spooled"
     notes = "paused" if topic.get("paused") else ""
+    if isinstance(missing_s := topic.get("missing_for_s"), int | float):
+        notes = f"{notes} no such topic for {span(missing_s)}".strip()
     parts = dicts(topic.get("backlogs"))
     for part in parts or [{"records": 0, "bytes": 0}]:
         yield (
@@ -85,6 +91,9 @@ def _rows(topic: dict[str, Any]) -> Iterator[tuple[object, ...]]:
 def _whole(body: object) -> str:
     said = body if isinstance(body, dict) else {}
     words = [f"{said.get('records')} records wait, {said.get('bytes')} bytes"]
+    letters = said.get("dead_letters")
+    if isinstance(letters, dict) and letters.get("bytes"):
+        words.append(f"{letters.get('bytes')} bytes of dead letters")
     left_s = said.get("left_s")
     if said.get("records") and isinstance(left_s, int | float):
         words.append(f"about {span(left_s)} to go at {said.get('replay_rate')} a second")

@@ -311,6 +311,7 @@ PUBLISH = Section(
         Key("max_request", size(1024, 256 * 1024**2)),
         Key("max_outstanding", size(1024**2, 4 * 1024**3)),
         Key("replay_rate", count(1, 10_000_000)),
+        _timer("missing_topic_after", duration(5.0, 30 * DAY_S, or_zero=True)),
         Named(
             "topics",
             Section(

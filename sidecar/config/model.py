@@ -272,6 +272,7 @@ class Publish(msgspec.Struct, frozen=True):
     max_request: int = 8 * 1024**2
     max_outstanding: int = 64 * 1024**2
     replay_rate: int = 20_000
+    missing_topic_after_s: float = 3600.0
     topics: dict[str, PublishTopic] = msgspec.field(default_factory=dict)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
+from sidecar.core.absence import Presence
 from sidecar.core.outage import Outage
 from sidecar.core.spooling import Headers, NewRecord
 
@@ -107,6 +108,13 @@ class NeverDelivered(DeliveryFault):
         self.why = why
 
 
+class NotListed(DeliveryFault):
+    """The cluster answers and doesn't list the topic now, which need not stay so."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(f"Kafka doesn't list the topic {topic}", unsent=True)
+
+
 class Confirmed(NamedTuple):
     """Kafka has a batch."""
 
@@ -130,6 +138,9 @@ class Carrier(Protocol):
             DeliveryFault: no answer came in time.
         """
 
+    async def presence(self, topic: str, within_s: float) -> Presence:
+        """Ask several brokers, each for itself, whether there is such a topic; makes none."""
+
     async def send(
         self, topic: str, partition: int, records: Sequence[NewRecord], within_s: float
     ) -> int | None:
@@ -141,6 +152,7 @@ class Carrier(Protocol):
         Raises:
             NeverDelivered: none is in Kafka, nor ever will be as it is. With several records it may
                 be the fault of one.
+            NotListed: there may be no such topic, or not yet; nothing was sent.
             DeliveryFault: it is unknown.
         """
 
@@ -172,6 +184,8 @@ class PublishPolicy:
     max_outstanding_bytes: int = 64 * 1024 * 1024
     """Of all requests together."""
     replay_rate: float = 20_000.0
+    missing_topic_after_s: float = 3600.0
+    """A topic counts as gone when the cluster has said nothing else for so long; 0: never."""
     topics: Mapping[str, TopicPolicy]
 
     def topic(self, name: str) -> TopicPolicy | None:

@@ -13,8 +13,9 @@ import logging
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer, TopicPartition, errors
-from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+from aiokafka.errors import KafkaError, LeaderNotAvailableError, UnknownTopicOrPartitionError
 from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.protocol.metadata import MetadataRequest
 
 CLOSE_S: Final = 1.0
 BATCH_BYTES: Final = 16 * 1024 * 1024
@@ -85,6 +86,23 @@ class Link:
     def unauthorized(self, topic: str) -> bool:
         """Whether Kafka has said that this client may not see the topic."""
         return topic in self.producer.client.cluster.unauthorized_topics
+
+    def brokers(self) -> list[int]:
+        """The brokers that are there, by what Kafka told last."""
+        return sorted(broker.nodeId for broker in self.producer.client.cluster.brokers())
+
+    async def has(self, broker: int, topic: str) -> bool | None:
+        """Whether one broker knows the topic; None: it didn't say."""
+        asked = MetadataRequest([topic], allow_auto_topic_creation=False)
+        try:
+            told = await self.producer.client.send(broker, asked)
+        except (KafkaError, OSError, TimeoutError):
+            return None
+        codes = [code for code, name, *_ in told.topics if name == topic]
+        if UnknownTopicOrPartitionError.errno in codes:
+            return False
+        # One without leaders is being made.
+        return True if {0, LeaderNotAvailableError.errno} & set(codes) else None
 
     def led(self, topic: str, partition: int) -> bool:
         """Whether the partition has a leader, by what Kafka told last."""

@@ -19,8 +19,9 @@ from aiokafka.errors import (
     UnsupportedForMessageFormatError,
 )
 
+from sidecar.core.absence import Presence, agreed
 from sidecar.core.errors import KafkaDenied
-from sidecar.core.publishing import DeliveryFault, NeverDelivered, Refusal
+from sidecar.core.publishing import DeliveryFault, NeverDelivered, NotListed, Refusal
 from sidecar.core.spooling import NewRecord
 from sidecar.kafka.link import CLOSE_S, InvalidRecordError, Link, end
 
@@ -31,11 +32,13 @@ CONNECT_S: Final = 10.0
 """One attempt to connect, all addresses together."""
 UNKNOWN_AFTER_S: Final = 1.0
 """A topic of which an answering cluster knows nothing for so long isn't there."""
+WITNESSES: Final = 3
+"""So many brokers are asked at most whether there is a topic, others each time."""
 _POLL_S: Final = 0.1
 _PERMANENT: Final[dict[type[KafkaError], Refusal]] = {
     MessageSizeTooLargeError: Refusal.TOO_LARGE,
     RecordListTooLargeError: Refusal.TOO_LARGE,
-    InvalidTopicError: Refusal.UNKNOWN_TOPIC,
+    InvalidTopicError: Refusal.REFUSED,
     InvalidTimestampError: Refusal.REFUSED,
     PolicyViolationError: Refusal.REFUSED,
     CorruptRecordException: Refusal.REFUSED,
@@ -98,6 +101,19 @@ class Publisher:
                     )
                 await asyncio.sleep(_POLL_S)
 
+    async def presence(self, topic: str, within_s: float) -> Presence:
+        """See the port."""
+        try:
+            async with self._using(within_s) as link:
+                if not await link.ask(topic):
+                    return Presence.UNREACHABLE
+                there = link.brokers()
+                start = int(self._draw() * len(there))
+                asked = (there[start:] + there[:start])[:WITNESSES]
+                return agreed(await asyncio.gather(*(link.has(each, topic) for each in asked)))
+        except DeliveryFault:
+            return Presence.UNREACHABLE
+
     async def send(
         self, topic: str, partition: int, records: Sequence[NewRecord], within_s: float
     ) -> int | None:
@@ -126,7 +142,9 @@ class Publisher:
     async def _check(self, link: Link, topic: str, partition: int) -> None:
         """What the cluster's own word rules out isn't sent, and so leaves the producer whole."""
         if link.partitions(topic) is None:
-            await link.ask(topic)
+            answered = await link.ask(topic)
+            if answered and link.partitions(topic) is None and not link.unauthorized(topic):
+                raise NotListed(topic)
         known = link.partitions(topic)
         if known is not None:
             self._counts[topic] = known

@@ -128,6 +128,8 @@ class Desk:
         # What a former process of this node has left goes before anything new.
         with contextlib.suppress(SpoolFault, OSError):
             await spool.adopt()
+        if self._around.letters is not None:
+            await self._around.letters.look()
         self._around.spool = spool
         self._keys = spool.keys
         self._begin_replay()
@@ -148,6 +150,8 @@ class Desk:
     async def _adopt(self) -> None:
         while self._around.spool is not None:
             await asyncio.sleep(ADOPT_S)
+            if self._around.letters is not None:
+                await self._around.letters.look()
             with contextlib.suppress(SpoolFault, OSError):
                 if await self._around.spool.adopt():
                     self._resume()

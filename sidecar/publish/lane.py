@@ -197,8 +197,7 @@ class Lane:
     async def _never(self, items: list[Item], fault: NeverDelivered) -> None:
         """One of them, or each, can't ever be delivered: find out which."""
         if len(items) == 1 or fault.why in {Refusal.UNKNOWN_TOPIC, Refusal.UNKNOWN_PARTITION}:
-            for _ in items:
-                self.dead(fault)
+            self.dead(fault, len(items))
             settle_all(items, Refused(fault.why, str(fault)))
             return
         if fault.why is Refusal.TOO_LARGE:
@@ -210,10 +209,10 @@ class Lane:
             else:
                 await self._direct(part)
 
-    def dead(self, fault: NeverDelivered) -> None:
-        """Count and tell a record that can't be delivered."""
+    def dead(self, fault: NeverDelivered, records: int) -> None:
+        """Count records that can't ever be delivered."""
         self._around.telemetry.count(
-            names.PUBLISH_DEAD, topic=self.topic.label, reason=str(fault.why)
+            names.PUBLISH_DEAD, records, topic=self.topic.label, reason=str(fault.why)
         )
 
     async def _failed(self, items: list[Item], fault: DeliveryFault) -> None:

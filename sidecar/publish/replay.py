@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+from sidecar.core.absence import Presence
 from sidecar.core.errors import SpoolFault
 from sidecar.core.outage import Outage
 from sidecar.core.placing import UNPLACED, partition_of
-from sidecar.core.publishing import Confirmed, DeliveryFault, NeverDelivered, Refusal
+from sidecar.core.publishing import Confirmed, DeliveryFault, NeverDelivered, NotListed, Refusal
 from sidecar.core.spooling import NewRecord, Spool, Stored
-from sidecar.publish.deadletters import Letter
 from sidecar.publish.lane import Lane, delivered
+from sidecar.publish.letters import Letter
 from sidecar.telemetry import names
 
 BATCH_RECORDS: Final = 2_000
@@ -72,18 +73,20 @@ class Replay:
             await asyncio.sleep(wait_s)
             return
         try:
-            batch = await self._next(max(self._sent, waiting.done_seq))
+            await self._go_on(max(self._sent, waiting.done_seq))
+        except (SpoolFault, OSError) as fault:
+            self._tell(names.REPLAY_STOPPED, str(fault), "error")
+            await self._failed(str(fault))
+
+    async def _go_on(self, after: int) -> None:
+        try:
+            batch = await self._next(after)
             if batch:
                 await self._deliver(batch)
             else:
                 await self._note_all()
-        except NeverDelivered as fault:
-            await self._never(fault)
         except DeliveryFault as fault:
-            await self._failed(str(fault))
-        except (SpoolFault, OSError) as fault:
-            self._tell(names.REPLAY_STOPPED, str(fault), "error")
-            await self._failed(str(fault))
+            await self._undelivered(fault, after)
 
     async def _rest(self) -> None:
         """Nothing waits: open the gate, then sleep until something does."""
@@ -191,37 +194,40 @@ class Replay:
 
     # --- what goes wrong -------------------------------------------------------------------
 
-    async def _never(self, fault: NeverDelivered) -> None:
-        """Some record of the batch, or the topic itself, won't do."""
-        self._drop_ahead()
-        waiting = self._spool.backlog(self._name, self._partition)
-        if fault.why is Refusal.UNKNOWN_TOPIC:
-            # It may be made again, and the records are safe meanwhile.
+    async def _undelivered(self, fault: DeliveryFault, after: int) -> None:
+        never = fault if isinstance(fault, NeverDelivered) else None
+        if isinstance(fault, NotListed) or (never and never.why is Refusal.UNKNOWN_TOPIC):
+            # It may be made again, and the records are safe until it is certain that it won't.
+            never = self._topic.no_topic() if await self._topic.gone() else None
+        elif never is None:
+            self._topic.heard(Presence.UNREACHABLE)
+        if never is None:
             await self._failed(str(fault))
             return
-        batch = await self._read(max(self._sent, waiting.done_seq))
-        if len(batch) > 1:
+        self._drop_ahead()
+        await self._never(never, after)
+
+    async def _never(self, fault: NeverDelivered, after: int) -> None:
+        """Some record of the batch won't do, or the topic is gone and none will."""
+        batch = await self._read(after)
+        if len(batch) > 1 and fault.why is not Refusal.UNKNOWN_TOPIC:
             self._most = max(1, len(batch) // 2)
             return
-        for stored in batch:
-            await self._set_aside(stored, fault)
+        await self._set_aside([one for one in batch if one.seq not in self._apart], fault)
+        self._apart.difference_update(one.seq for one in batch)
+        if batch:
+            await self._note(batch[-1].seq, whole=True)
 
-    async def _set_aside(self, stored: Stored, fault: NeverDelivered) -> None:
+    async def _set_aside(self, batch: Sequence[Stored], fault: NeverDelivered) -> None:
+        why, said, at = str(fault.why), str(fault), self._around.wall()
         if self._around.letters is not None:
             await self._around.letters.add(
-                Letter(
-                    self._name,
-                    self._partition,
-                    stored.record,
-                    str(fault.why),
-                    str(fault),
-                    self._around.wall(),
-                )
+                [Letter(self._name, self._partition, one.record, why, said, at) for one in batch]
             )
-        self._lane.dead(fault)
-        self._tell(names.DEAD_LETTER, str(fault), "error")
-        self._lane.waiters.pop(stored.seq, None)
-        await self._note(stored.seq, whole=True)
+        self._lane.dead(fault, len(batch))
+        self._tell(names.DEAD_LETTER, said, "error", records=len(batch))
+        for one in batch:
+            self._lane.waiters.pop(one.seq, None)
 
     async def _failed(self, why: str) -> None:
         """Stand still for a while, longer each time."""
@@ -239,7 +245,7 @@ class Replay:
         if ahead is not None and not ahead.cancel() and not ahead.cancelled():
             ahead.exception()  # it is read again, and fails again if it has to
 
-    def _tell(self, event: str, why: str, level: str) -> None:
+    def _tell(self, event: str, why: str, level: str, **more: int) -> None:
         self._around.telemetry.event(
-            event, level=level, topic=self._name, partition=self._partition, error=why
+            event, level=level, topic=self._name, partition=self._partition, error=why, **more
         )

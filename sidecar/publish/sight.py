@@ -37,19 +37,21 @@ class Sight:
             "replay_rate": round(pace.outflow.value(now), 1),
             "inflow_rate": round(pace.inflow.value(now), 1),
             "left_s": _whole(pace.estimate_s(waiting, now)),
+            "dead_letters": self._letters(),
             "topics": [
                 self._topic(name, [b for b in backlogs if b.topic == name]) for name in named
             ],
         }
 
     def _topic(self, name: str, backlogs: list[Backlog]) -> Mapping[str, object]:
-        topic, spool = self._topics.get(name), self._around.spool
+        topic, spool, now = self._topics.get(name), self._around.spool, self._around.now()
         broken = topic.circuit.broken_since if topic is not None else None
         return {
             "topic": name,
             "outage": str(topic.policy.outage) if topic is not None else None,
             "direct": broken is None and not any(b.records for b in backlogs),
-            "failing_for_s": None if broken is None else round(self._around.now() - broken, 1),
+            "failing_for_s": None if broken is None else round(now - broken, 1),
+            "missing_for_s": _whole(topic.absence.for_s(now)) if topic is not None else None,
             "partitions": topic.placement.partitions if topic is not None else None,
             "outstanding": topic.outstanding if topic is not None else 0,
             "paused": spool is not None and spool.paused(name),
@@ -68,6 +70,10 @@ class Sight:
             "done_sequence": backlog.done_seq,
             "last_sequence": backlog.last_seq,
         }
+
+    def _letters(self) -> Mapping[str, object] | None:
+        letters = self._around.letters
+        return None if letters is None else {"bytes": letters.bytes, "max_bytes": letters.max_bytes}
 
     def _age(self, backlogs: Iterable[Backlog]) -> float | None:
         since = [b.oldest_at for b in backlogs if b.records and b.oldest_at is not None]
@@ -92,6 +98,7 @@ class Sight:
             names.SPOOL_END: lambda: [((), self._left())],
             names.SPOOL_ORPHANS: lambda: [((), self._orphans())],
             names.SPOOL_WRITABLE: self._writable,
+            names.SPOOL_LETTERS: self._letter_bytes,
         }
 
     def _each(
@@ -127,6 +134,10 @@ class Sight:
 
     def _orphans(self) -> float:
         return float(self._around.spool.orphans) if self._around.spool is not None else 0.0
+
+    def _letter_bytes(self) -> Iterator[Sample]:
+        if self._around.letters is not None:
+            yield (), float(self._around.letters.bytes)
 
     def _writable(self) -> Iterator[Sample]:
         if self._around.spool is not None:

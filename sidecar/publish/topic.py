@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from sidecar.core.absence import Absence, Presence
 from sidecar.core.outage import Circuit, Outage
 from sidecar.core.placing import UNPLACED, Placement, Spread, partition_of
 from sidecar.core.publishing import (
@@ -29,6 +30,8 @@ from sidecar.publish.lane import Lane
 from sidecar.publish.pair import Pair
 from sidecar.telemetry import names
 
+PRESENCE_S: Final = 5.0
+"""Asking several brokers for one topic, all together."""
 BATCH_BYTES: Final = 512 * 1024
 """One batch to Kafka; halved where a topic takes less."""
 LEAST_BATCH_BYTES: Final = 1024
@@ -66,12 +69,14 @@ class Topic:
         self.policy = policy
         self.circuit = Circuit()
         self.placement = Placement(known)
+        self.absence = Absence()
         self.lanes: dict[int, Lane] = {}
         self.batch_bytes = BATCH_BYTES
         self.outstanding = 0
         self._spread = Spread(int(around.draw() * (known or 1)))
         self._begin = begin
         self._looking: asyncio.Task[int] | None = None
+        self._asking: asyncio.Task[None] | None = None
         self._untold: dict[str, int] = {}
         self._tell_at = float("-inf")
 
@@ -117,6 +122,8 @@ class Topic:
             NeverDelivered: there is no such topic.
             DeliveryFault: it stays unknown.
         """
+        if self.absence.certain and await self.gone():
+            raise self.no_topic()
         told = self._asked.partitions(self.name)
         if told is not None:
             self._learn(told)
@@ -141,6 +148,43 @@ class Topic:
             raise
         finally:
             self._looking = None
+
+    async def gone(self) -> bool:
+        """Whether it is certain that there is no such topic any more; the cluster is asked anew.
+
+        Of two clusters each would have to say so; with those, records wait.
+        """
+        if self.pair is not None or self.around.policy.missing_topic_after_s <= 0:
+            return False
+        if self._asking is None:
+            self._asking = asyncio.get_running_loop().create_task(
+                self._ask(), name=f"ask for {self.name}"
+            )
+        await asyncio.shield(self._asking)
+        return self.absence.certain
+
+    async def _ask(self) -> None:
+        try:
+            self.heard(await self.around.carrier.presence(self.name, PRESENCE_S))
+        finally:
+            self._asking = None
+
+    def heard(self, presence: Presence) -> None:
+        """A word of whether there is such a topic."""
+        was, now = self.absence.certain, self.around.now()
+        after_s = self.around.policy.missing_topic_after_s
+        if self.absence.heard(presence, now, after_s) and not was:
+            for_s = round(self.absence.for_s(now) or 0.0, 1)
+            self.around.telemetry.event(
+                names.TOPIC_GONE, level="error", topic=self.name, for_s=for_s
+            )
+
+    def no_topic(self) -> NeverDelivered:
+        """What becomes of records while the topic is gone for certain."""
+        for_s = self.absence.for_s(self.around.now()) or 0.0
+        return NeverDelivered(
+            Refusal.UNKNOWN_TOPIC, f"Kafka has had no topic {self.name} for {for_s:.0f} s"
+        )
 
     def _learn(self, told: int) -> None:
         if told != self.placement.partitions and self.placement.learn(told, waiting=self.waiting):
@@ -192,6 +236,7 @@ class Topic:
 
     def delivered(self) -> None:
         """A delivery succeeded."""
+        self.heard(Presence.PRESENT)
         if self.circuit.delivered():
             self.around.telemetry.event(names.PUBLISH_MENDED, topic=self.name)
 

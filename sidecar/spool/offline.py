@@ -22,7 +22,7 @@ from sidecar.core.spooling import Backlog, Budget, NewRecord, SpoolSettings, Sto
 from sidecar.core.types import Scalar
 from sidecar.spool.files import Files
 from sidecar.spool.folder import Folder, check_format, encoded, is_spool, logs_in
-from sidecar.spool.frames import Damage, Packed, pack
+from sidecar.spool.frames import Damage, Packed, pack, size_of
 from sidecar.spool.recovery import Found, recover
 from sidecar.spool.room import segment_bytes
 from sidecar.spool.segments import Segment, frames_in, segments_in
@@ -32,6 +32,7 @@ from sidecar.spool.vault import Append, Vault, fault_of
 _ENDLESS: Final = 1 << 62
 _SETTINGS = SpoolSettings(max_bytes=_ENDLESS, others=Budget(max_bytes=_ENDLESS))
 _TOGETHER: Final = 500
+_TOGETHER_BYTES: Final = 8 * 1024 * 1024
 _READ_BYTES: Final = 1024 * 1024
 
 
@@ -203,14 +204,15 @@ def import_into(root: Path, records: Iterable[tuple[str, int, NewRecord]]) -> tu
         try:
             for (topic, partition), some in groupby(records, key=lambda one: one[:2]):
                 encoded(topic)
-                packed = []
+                packed, held = [], 0
                 for _, _, record in some:
                     packed.append(pack(record))
+                    held += size_of(packed[-1:])
                     content.update(b"%d/%b" % (partition, topic.encode()))
                     content.update(packed[-1].head + packed[-1].value)
-                    if len(packed) >= _TOGETHER:
+                    if len(packed) >= _TOGETHER or held >= _TOGETHER_BYTES:
                         _append(vault, topic, partition, packed)
-                        count, packed = count + len(packed), []
+                        count, packed, held = count + len(packed), [], 0
                 if packed:
                     _append(vault, topic, partition, packed)
                     count += len(packed)

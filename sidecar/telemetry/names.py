@@ -400,6 +400,12 @@ SPOOL_WRITABLE = Metric(
     "1 while the spool takes records; 0 after a failed sync, until a restart.",
     by="publisher",
 )
+SPOOL_LETTERS = Metric(
+    "breaker_spool_dead_letter_bytes",
+    "gauge",
+    "Size of the file of dead letters, which all sidecars of a folder share.",
+    by="publisher",
+)
 
 # --- this process ----------------------------------------------------------------------------
 LOG_LINES_DROPPED = Metric(
@@ -523,9 +529,15 @@ PUBLISH_REFUSED = Event("publish_refused", "Records were refused: how many, and 
 PUBLISH_PARTITIONS = Event(
     "publish_partitions", "Records of a topic are placed by this number of partitions from now on."
 )
+TOPIC_GONE = Event(
+    "topic_gone",
+    "Kafka has had no such topic for long enough: what waits for it is set aside from now on.",
+)
 SPOOL_UNUSABLE = Event("spool_unusable", "The spool can't be opened, and why.")
 REPLAY_WAITS = Event("replay_waits", "A partition's replay failed, and is tried again later.")
-REPLAY_STOPPED = Event("replay_stopped", "A partition's backlog can't be read now.")
+REPLAY_STOPPED = Event(
+    "replay_stopped", "A partition's backlog can't be read now, or its dead letters not be kept."
+)
 REPLAY_UNNOTED = Event("replay_unnoted", "Progress can't be written; a restart replays it again.")
 DEAD_LETTER = Event("dead_letter", "Kafka will never take a record of the spool; it is set aside.")
 

@@ -6,6 +6,7 @@ spool of its own.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -244,6 +245,40 @@ def test_a_partition_without_a_leader(way: Way, topic: str, tmp_path: Path) -> N
             until_direct(daemon, producer)
     for producer in producers:
         producer.check(way)
+
+
+def test_a_topic_that_is_deleted_and_made_again(way: Way, topic: str, tmp_path: Path) -> None:
+    """Away is not gone; gone for long enough is, and a new topic of the name is taken up."""
+    settings = config(way, topic, tmp_path)
+    settings["publish"]["missing_topic_after"] = "5s"
+    producer, lost = Producer(topic), Producer(topic)
+    letters = tmp_path / "dead-letters.ndjson"
+    with Daemon(settings) as daemon:
+        until_direct(daemon, producer)
+        way.kafka.delete_topic(topic)
+        way.refuse()
+        answers = [lost.send(daemon, partition).status for partition in (0, 1, 0)]
+        assert answers == [202] * 3
+        began = time.monotonic()
+        while time.monotonic() - began < 6.0:
+            assert waiting(daemon) == 3, "nobody can say that it is gone"
+            time.sleep(0.2)
+        way.heal()
+        poll_until_sync(lambda: waiting(daemon) == 0, BACK_S, "they are set aside")
+        assert time.monotonic() - began >= 11.0
+        found = [json.loads(line) for line in letters.read_bytes().splitlines()]
+        assert sorted((x["partition_id"], x["reason"]) for x in found) == [
+            (0, "unknown-kafka-topic"),
+            (0, "unknown-kafka-topic"),
+            (1, "unknown-kafka-topic"),
+        ]
+        assert daemon.allowed().status == 200
+        refused = producer.send(daemon, 0)
+        assert (refused.status, refused.body["title"]) == (404, "Unknown kafka topic")
+        way.kafka.create_topic(topic, placement={0: [1], 1: [2]})
+        producer = Producer(topic)
+        until_direct(daemon, producer)
+    producer.check(way)
 
 
 def test_brokers_that_moved_to_where_nobody_is(way: Way, topic: str, tmp_path: Path) -> None:

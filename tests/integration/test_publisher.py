@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.core.publishing import DeliveryFault, NeverDelivered, Refusal
+from sidecar.core.absence import Presence
+from sidecar.core.publishing import DeliveryFault, NeverDelivered, NotListed, Refusal
 from sidecar.core.spooling import NewRecord
 from sidecar.kafka.connection import Connection
 from sidecar.kafka.publisher import Publisher
@@ -78,9 +79,27 @@ async def test_topics_and_partitions_that_are_not_there(kafka: Kafka, publisher:
     assert caught.value.why is Refusal.UNKNOWN_PARTITION
 
 
+async def test_whether_there_is_a_topic_is_asked_of_brokers_one_by_one(
+    kafka: Kafka, publisher: Publisher
+) -> None:
+    topic = fresh(kafka)
+    assert await publisher.presence(topic, WITHIN_S) is Presence.PRESENT
+    assert await publisher.send(topic, 0, [record(b"x")], WITHIN_S) == 0
+    kafka.delete_topic(topic)
+    assert await publisher.presence(topic, WITHIN_S) is Presence.ABSENT
+    assert await publisher.presence(topic, 0.0) is Presence.UNREACHABLE
+    with pytest.raises(NotListed):
+        await publisher.send(topic, 0, [record(b"x")], WITHIN_S)
+    assert publisher.partitions(topic) == 1, "what waits was placed by that"
+    kafka.create_topic(topic, 2)
+    assert await publisher.presence(topic, WITHIN_S) is Presence.PRESENT
+    assert await publisher.send(topic, 1, [record(b"x")], WITHIN_S) == 0
+
+
 async def test_nobody_there_costs_no_time_after_the_first_attempt() -> None:
     connection = Connection(bootstrap_servers=(f"127.0.0.1:{free_port()}",))
     publisher = Publisher(connection.options, now=time.monotonic, draw=lambda: 1.0)
+    assert await publisher.presence("t", WITHIN_S) is Presence.UNREACHABLE
     with pytest.raises(DeliveryFault):
         await publisher.send("t", 0, [record(b"x")], WITHIN_S)
     began = time.monotonic()

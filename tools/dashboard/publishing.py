@@ -69,8 +69,14 @@ ROWS: tuple[Row, ...] = (
             ),
             Panel(
                 "Bytes in spools",
-                "Bytes on disk that wait for Kafka.",
-                (Query("sum by (fleet, topic) (breaker_spool_bytes{%S})", "{{fleet}} {{topic}}"),),
+                "Bytes on disk that wait for Kafka, and the largest file of dead letters.",
+                (
+                    Query("sum by (fleet, topic) (breaker_spool_bytes{%S})", "{{fleet}} {{topic}}"),
+                    Query(
+                        "max by (fleet) (breaker_spool_dead_letter_bytes{%S})",
+                        "{{fleet}} dead letters",
+                    ),
+                ),
                 unit="bytes",
             ),
             Panel(

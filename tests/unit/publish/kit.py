@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
+from sidecar.core.absence import Presence
 from sidecar.core.errors import SpoolFault
 from sidecar.core.idempotency import MemoryKeys
 from sidecar.core.outage import Outage
@@ -14,6 +15,7 @@ from sidecar.core.publishing import (
     DeliveryFault,
     Draft,
     NeverDelivered,
+    NotListed,
     Outcome,
     PublishPolicy,
     Refusal,
@@ -21,6 +23,7 @@ from sidecar.core.publishing import (
 )
 from sidecar.core.spooling import Accepted, Adopted, Backlog, NewRecord, Stored
 from sidecar.publish.around import Around
+from sidecar.publish.deadletters import DeadLetters
 from sidecar.publish.desk import Desk
 from sidecar.publish.pair import Pair
 from sidecar.publish.placements import Placements
@@ -41,6 +44,8 @@ class PaperKafka:
         """Partitions that fail alone."""
         self.takes: asyncio.Event | None = None
         """Cleared: sends wait."""
+        self.said = Presence.PRESENT
+        """What brokers say of the topic; sends succeed only where that is PRESENT."""
         self.poison: bytes | None = None
         """A value that makes a whole batch be refused."""
         self.sends = 0
@@ -58,6 +63,10 @@ class PaperKafka:
             raise NeverDelivered(Refusal.UNKNOWN_TOPIC, f"no {topic}")
         return self.count
 
+    async def presence(self, topic: str, within_s: float) -> Presence:
+        await asyncio.sleep(0)
+        return self.said if self.fault is None else Presence.UNREACHABLE
+
     async def send(
         self, topic: str, partition: int, records: Sequence[NewRecord], within_s: float
     ) -> int | None:
@@ -71,6 +80,8 @@ class PaperKafka:
                 self.waiting -= 1
         if self.fault is not None:
             raise self.fault
+        if self.said is not Presence.PRESENT:
+            raise NotListed(topic)
         if partition in self.down:
             raise DeliveryFault("no leader", unsent=True)
         if any(record.value == self.poison is not None for record in records):
@@ -214,11 +225,14 @@ async def shop(
     spool: PaperSpool | None = None,
     delivery_timeout_s: float = 0.3,
     max_outstanding: int = 10_000,
+    missing_topic_after_s: float = 3600.0,
+    letters: DeadLetters | None = None,
 ) -> AsyncIterator[Shop]:
     """A desk for one topic with that strategy; short timeouts, so that nothing waits in vain."""
     settings = PublishPolicy(
         timeout_s=2.0,
         delivery_timeout_s=delivery_timeout_s,
+        missing_topic_after_s=missing_topic_after_s,
         topics={TOPIC: TopicPolicy(outage=outage, max_outstanding=max_outstanding)},
     )
     loop, own_kafka, own_spool = asyncio.get_running_loop(), kafka or PaperKafka(), spool
@@ -231,7 +245,7 @@ async def shop(
         carrier=own_kafka,
         pair=pair,
         spool=(own_spool or PaperSpool()) if outage.spools else None,
-        letters=None,
+        letters=letters,
         pace=Pace(1e9),
         telemetry=telemetry,
         now=loop.time,

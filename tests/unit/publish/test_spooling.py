@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
+from sidecar.core.absence import Presence
 from sidecar.core.errors import SpoolDiskFull, SpoolFull
 from sidecar.core.outage import Outage
 from sidecar.core.placing import UNPLACED, partition_of
@@ -17,6 +19,7 @@ from sidecar.core.publishing import (
     Refused,
     Spooled,
 )
+from sidecar.publish.deadletters import DeadLetters, Walked, walk
 from sidecar.telemetry import names
 from tests.servers import poll_until
 from tests.telemetry import RecordedTelemetry
@@ -231,6 +234,83 @@ async def test_a_spooled_record_that_kafka_never_takes_is_set_aside_and_holds_no
         told = one.telemetry
         assert isinstance(told, RecordedTelemetry)
         assert told.counted(names.PUBLISH_DEAD, topic=TOPIC, reason="record-too-large") == 1
+
+
+async def test_what_waits_for_a_topic_that_is_gone_is_set_aside_and_nothing_new_is_taken(
+    tmp_path: Path,
+) -> None:
+    letters = DeadLetters(tmp_path)
+    async with shop(Outage.BREAKER, letters=letters, missing_topic_after_s=0.5) as one:
+        assert kinds(await one.publish(b"0", partition=0)) == ["Delivered"]
+        one.kafka.said = Presence.ABSENT
+        assert kinds(await one.publish(b"1", b"2", partition=0)) == ["Spooled", "Spooled"]
+        assert kinds(await one.publish(b"3", partition=1)) == ["Spooled"]
+        (topic,) = list(one.desk.topics.values())
+        await poll_until(lambda: topic.absence.for_s(one.around.now()), 5.0, "it is missing")
+        assert list(walk(tmp_path, Walked())) == [], "not yet"
+        await until_empty(one)
+        found = [letter for _, letter in walk(tmp_path, Walked())]
+        assert {letter.reason for letter in found} == {"unknown-kafka-topic"}
+        by_partition = {p: [x.record.value for x in found if x.partition == p] for p in (0, 1)}
+        assert by_partition == {0: [b"1", b"2"], 1: [b"3"]}
+        told = one.telemetry
+        assert isinstance(told, RecordedTelemetry)
+        assert told.counted(names.PUBLISH_DEAD, topic=TOPIC, reason="unknown-kafka-topic") == 3
+        assert [name for name, _, _ in told.events].count(names.TOPIC_GONE) == 1
+        (refused,) = await one.publish(b"4", partition=0)
+        assert isinstance(refused, Refused)
+        assert refused.why is Refusal.UNKNOWN_TOPIC
+        one.kafka.said = Presence.PRESENT
+
+        async def direct() -> bool:
+            return kinds(await one.publish(b"5", partition=0)) == ["Delivered"]
+
+        await poll_until(direct, 5.0, "the topic was made again")
+        assert firsts(one.kafka.values(0)) == [0, 5]
+
+
+@pytest.mark.parametrize("said", [Presence.CONFLICTING, Presence.UNREACHABLE])
+async def test_only_an_absence_that_is_certain_sets_anything_aside(
+    tmp_path: Path, said: Presence
+) -> None:
+    letters = DeadLetters(tmp_path)
+    async with shop(Outage.SPOOL_ALL, letters=letters, missing_topic_after_s=0.2) as one:
+        one.kafka.said = said
+        await one.publish(b"0", partition=0)
+        before = one.kafka.sends
+        await poll_until(lambda: one.kafka.sends >= before + 3, 10.0, "it was tried for a while")
+        assert one.spool.backlog(TOPIC, 0).records == 1
+        one.kafka.said = Presence.PRESENT
+        await until_empty(one)
+        assert one.kafka.values(0) == [b"0"]
+        assert list(walk(tmp_path, Walked())) == []
+
+
+async def test_records_for_a_topic_that_never_was_are_set_aside_too(tmp_path: Path) -> None:
+    kafka, letters = PaperKafka(), DeadLetters(tmp_path)
+    async with shop(Outage.BREAKER, kafka=kafka, letters=letters, missing_topic_after_s=0.3) as one:
+        kafka.fault = AWAY
+        assert await one.publish(b"0") == [Spooled(None, 1)]
+        kafka.count, kafka.said, kafka.fault = None, Presence.ABSENT, None
+        await until_empty(one)
+        ((_, letter),) = walk(tmp_path, Walked())
+        assert (letter.partition, letter.record.value) == (UNPLACED, b"0")
+
+
+async def test_where_no_letter_fits_the_partition_waits_and_says_so(tmp_path: Path) -> None:
+    kafka, letters = PaperKafka(), DeadLetters(tmp_path, max_bytes=100)
+    kafka.poison = b"666"
+    async with shop(Outage.SPOOL_ALL, kafka=kafka, letters=letters) as one:
+        await one.publish(b"666", b"1", partition=0)
+        told = one.telemetry
+        assert isinstance(told, RecordedTelemetry)
+        await poll_until(
+            lambda: names.REPLAY_STOPPED in [name for name, _, _ in told.events], 5.0, "it says so"
+        )
+        assert one.spool.backlog(TOPIC, 0).records == 2
+        letters.max_bytes = 10_000
+        await until_empty(one)
+        assert kafka.values(0) == [b"1"]
 
 
 async def test_a_key_is_accepted_once_also_through_the_spool() -> None:
