@@ -15,7 +15,8 @@ from sidecar.telemetry.lines import printable
 DEADLINE_S = 2.0
 ANSWER_BYTES = 16 * 1024 * 1024
 """Sixty breakers with all their history take a tenth of it."""
-UNKNOWN_BREAKER = "urn:breaker-sidecar:unknown-breaker"
+UNKNOWN = ("urn:breaker-sidecar:unknown-breaker", "urn:breaker-sidecar:unknown-topic")
+"""A 404 for a name that the caller gave."""
 
 
 class WrongUsage(click.ClickException):
@@ -89,7 +90,7 @@ class Client:
         """A GET that succeeded, with a JSON object.
 
         Raises:
-            WrongUsage: the sidecar knows no such breaker, or refuses what was asked.
+            WrongUsage: the sidecar knows no such breaker or topic, or refuses what was asked.
             NoAnswer: as `request`; the sidecar can't answer now; or it is none.
         """
         return self.checked(self.request("GET", path))
@@ -99,7 +100,7 @@ class Client:
         if 200 <= answer.status < 300 and (answer.status == 204 or isinstance(answer.body, dict)):
             return answer
         kind, detail = answer.get("type"), printable(str(answer.get("detail")))
-        if answer.status == 404 and kind == UNKNOWN_BREAKER:
+        if answer.status == 404 and kind in UNKNOWN:
             raise WrongUsage(detail)
         if not isinstance(kind, str):
             raise _no_answer(

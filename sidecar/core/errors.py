@@ -64,6 +64,10 @@ class SpoolClosed(SpoolFault):
     """The spool takes nothing more: it was closed, or a sync failed and a restart is needed."""
 
 
+class SpoolUnknown(SpoolFault):
+    """There is no such topic, or no spool at all; no repetition changes that."""
+
+
 class SpoolTaken(SpoolFault):
     """Another process has the spool's folder."""
 

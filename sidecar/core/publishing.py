@@ -219,4 +219,4 @@ class Publishing(Protocol):
         """Backlogs, rates and states for `GET /v1/spool`."""
 
     async def pause(self, topic: str, paused: bool) -> None:
-        """Let a topic's replay stand still, or go on. Raises SpoolFault."""
+        """Let a topic's replay stand still, or go on. Raises SpoolFault, SpoolUnknown."""

@@ -18,6 +18,11 @@ from sidecar.http.settings import HttpSettings, Transport
 
 MAX_TOKEN_BYTES = 4096
 KEPT_S = 1.0
+CLOSED = (
+    "orders over TCP need a bearer token: configure admin.token_file, use listen.socket, "
+    "or go straight to Consul with your own token (breaker-sidecar force --consul)"
+)
+"""What to do where no token is configured."""
 
 
 class Tokens:
@@ -47,10 +52,15 @@ async def check(
     settings: HttpSettings,
     transport: Transport,
     tokens: Tokens | None = None,
+    *,
+    closed: str = CLOSED,
 ) -> None:
     """Let an order pass, or refuse it.
 
     The unix socket is guarded by its file mode and asks for no token.
+
+    Args:
+        closed: what is said where none is configured and one is needed; the mend is part of it.
 
     Raises:
         Problem: 401 where a token is needed and isn't right, 403 where none is configured, 503
@@ -61,12 +71,7 @@ async def check(
     if settings.admin_token_file is None:
         if settings.open_orders:
             return
-        raise Problem(
-            403,
-            "orders-need-a-token",
-            "orders over TCP need a bearer token: configure admin.token_file, use listen.socket, "
-            "or go straight to Consul with your own token (breaker-sidecar force --consul)",
-        )
+        raise Problem(403, "orders-need-a-token", closed)
     path = settings.admin_token_file
     expected = await (asyncio.to_thread(_read, path) if tokens is None else tokens.read(path))
     given = request.headers.getall("Authorization", [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from aiohttp import web
 
@@ -27,7 +28,7 @@ async def json_body(request: web.Request) -> bytes:
         raise Problem(
             415, None, f"Content-Type is {shown(request.content_type)}; send application/json"
         )
-    _check_framing(request, MAX_BODY)
+    check_framing(request, MAX_BODY)
     try:
         async with asyncio.timeout(BODY_S):
             return await request.read()
@@ -37,13 +38,18 @@ async def json_body(request: web.Request) -> bytes:
         raise Problem(400, None, "the body is not well-formed") from error
 
 
-async def any_body(request: web.Request, limit: int) -> bytes:
+async def any_body(
+    request: web.Request, limit: int, arrived: Callable[[int], None] = lambda _: None
+) -> bytes:
     """A body of any type, of at most `limit` bytes.
+
+    Args:
+        arrived: told how much of it is there by now, with each piece; what it raises goes through.
 
     Raises:
         Problem: 413 past the limit; 415, 501, 408 and 400 as for `json_body`.
     """
-    _check_framing(request, limit)
+    check_framing(request, limit)
     parts: list[bytes] = []
     size = 0
     try:
@@ -52,6 +58,7 @@ async def any_body(request: web.Request, limit: int) -> bytes:
                 size += len(part)
                 if size > limit:
                     raise _too_large(limit)
+                arrived(size)
                 parts.append(part)
     except TimeoutError as error:
         raise _late() from error
@@ -60,7 +67,13 @@ async def any_body(request: web.Request, limit: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _check_framing(request: web.Request, limit: int) -> None:
+def check_framing(request: web.Request, limit: int) -> None:
+    """What the head says of the body: whether it can be read here at all.
+
+    Raises:
+        Problem: 413 past `limit` bytes, 415 with a content coding, 501 with a transfer coding
+            beside `chunked`.
+    """
     coding = request.headers.get("Content-Encoding", "identity")
     if coding.strip().lower() != "identity":
         raise Problem(415, None, f"Content-Encoding is {shown(coding)}; send the body as it is")

@@ -1,14 +1,15 @@
 """What a publish request carries, as records: a raw body, or a batch in JSON.
 
-A batch has the shape of the records of Confluent's REST Proxy, version 3: `key` and `value` are
-`{"type": "BINARY" | "STRING" | "JSON", "data": …}`, binary data and header values in base64.
+A record has the shape of those of Confluent's REST Proxy, version 3: `key` and `value` are
+`{"type": "BINARY" | "STRING" | "JSON", "data": …}`, binary data and header values in base64. A
+batch is `{"records": [ … ]}`, `{"entries": [ … ]}` as that proxy has it, or the array alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from aiohttp import web
@@ -18,9 +19,17 @@ from sidecar.core.spooling import Headers
 from sidecar.http.problems import Problem, shown
 
 JSON_TYPES: Final = ("application/json", "application/vnd.kafka.v3+json")
-LINES_TYPES: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+LINES_TYPES: Final = (
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "application/x-jsonlines",
+)
 NOT_RAW: Final = ("text/plain", "multipart/form-data", "application/x-www-form-urlencoded")
 """What a web page may send anywhere without asking; nothing here needs them."""
+OTHER_BATCHES: Final = "application/vnd.kafka."
+"""Batches in shapes that aren't known here: as one raw record they would be a nasty surprise."""
+LISTS: Final = ("records", "entries")
 MAX_RECORDS: Final = 10_000
 MAX_HEADERS: Final = 1_000
 MAX_NAME: Final = 0xFFFF
@@ -63,45 +72,36 @@ class _Record(msgspec.Struct):
     timestamp: datetime | int | None = None
 
 
-class _Batch(msgspec.Struct):
-    records: list[_Record]
-
-
-class _LooseBatch(msgspec.Struct):
-    records: list[msgspec.Raw]
-
-
 _record = msgspec.json.Decoder(_Record)
-_batch = msgspec.json.Decoder(_Batch)
-_loose = msgspec.json.Decoder(_LooseBatch)
+_records = msgspec.json.Decoder(list[_Record])
+_each = msgspec.json.Decoder(list[msgspec.Raw])
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_FAULTS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def single(content_type: str, body: bytes) -> bool:
-    """Whether a request is one record rather than a batch, and is answered as one."""
-    if content_type in LINES_TYPES:
-        return False
-    return content_type not in JSON_TYPES or not _has_records(body)
+class Request(NamedTuple):
+    """What a request hands over."""
+
+    records: list[Drafted]
+    single: bool
+    """One record rather than a batch; it is answered as one."""
 
 
-def _has_records(body: bytes) -> bool:
-    try:
-        return "records" in msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return True
-
-
-def read(request: web.Request, body: bytes, max_record: int) -> list[Drafted]:
+def read(request: web.Request, body: bytes, max_record: int) -> Request:
     """The records of a request, each for itself.
 
     Raises:
         Problem: 400 where the body isn't what its type says, 415 for a type that is not taken.
     """
     kind = request.content_type
-    if kind in JSON_TYPES:
-        drafts = _of_json(body)
+    single = False
+    if kind in JSON_TYPES and not _raw_in_json(request.raw_headers, body):
+        drafts, single = _of_json(body)
     elif kind in LINES_TYPES:
+        if _described(request.raw_headers):
+            raise _twice_described()
         drafts = _of_lines(body)
-    elif kind in NOT_RAW:
+    elif kind in NOT_RAW or (kind.startswith(OTHER_BATCHES) and kind not in JSON_TYPES):
         raise Problem(
             415,
             None,
@@ -109,14 +109,14 @@ def read(request: web.Request, body: bytes, max_record: int) -> list[Drafted]:
             "application/json or application/x-ndjson for a batch",
         )
     else:
-        drafts = [_of_headers(request.raw_headers, body)]
+        drafts, single = [_of_headers(request.raw_headers, body)], True
     if not drafts:
         raise Problem(400, "bad-records", "there are no records in the body")
     if len(drafts) > MAX_RECORDS:
         raise Problem(
             400, "bad-records", f"{len(drafts)} records; send {MAX_RECORDS} at most in one request"
         )
-    return [_checked(draft, max_record) for draft in drafts]
+    return Request([_checked(draft, max_record) for draft in drafts], single)
 
 
 # --- a raw body ----------------------------------------------------------------------------
@@ -126,12 +126,17 @@ def _of_headers(raw: Iterable[tuple[bytes, bytes]], body: bytes) -> Draft:
     key: bytes | None = None
     partition: int | None = None
     headers: list[tuple[str, bytes | None]] = []
+    once: set[bytes] = set()
     for name, value in raw:
         low = name.lower()
+        if low in once:
+            raise Problem(400, "bad-records", f"{low.decode().title()} may be there once")
         if low == _KEY:
             key = value
+            once.add(low)
         elif low == _PARTITION:
             partition = _partition(value)
+            once.add(low)
         elif low.startswith(_HEADER):
             headers.append((name[len(_HEADER) :].decode("ascii", "replace"), value))
     return Draft(key, body, tuple(headers), partition)
@@ -148,38 +153,92 @@ def _partition(value: bytes) -> int:
     return int(value)
 
 
+def _described(raw: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether headers say something of a raw record."""
+    return any(name.lower().startswith((_KEY, _PARTITION, _HEADER)) for name, _ in raw)
+
+
+def _raw_in_json(raw: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
+    """Whether a JSON body is the value of one record, which headers describe.
+
+    Raises:
+        Problem: 400 where it reads as records that say all of that themselves.
+    """
+    if not _described(raw):
+        return False
+    try:
+        drafts, _ = _of_json(body)
+    except Problem:
+        return True
+    if any(isinstance(draft, Draft) and draft[:2] != (None, None) for draft in drafts):
+        raise _twice_described()
+    return True
+
+
+def _twice_described() -> Problem:
+    return Problem(
+        400,
+        "bad-records",
+        "Kafka-Key, Kafka-Partition and Kafka-Header-* describe one raw record, and the body reads "
+        "as records that say this themselves; a value that only looks so goes as "
+        "application/octet-stream",
+    )
+
+
 # --- batches -------------------------------------------------------------------------------
 
 
-def _of_json(body: bytes) -> list[Drafted]:
-    """`{"records": [ … ]}` or one record alone."""
+def _of_json(body: bytes) -> tuple[list[Drafted], bool]:
+    """A batch or one record alone, and which of the two."""
     try:
-        if not _has_records(body):
-            return [_draft_of(body)]
-        return [_draft(record) for record in _batch.decode(body).records]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass  # one by one, so that the good ones have their way
-    try:
-        return [_draft_of(raw) for raw in _loose.decode(body).records]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if body.lstrip()[:1] == b"[":
+            return _of_array(body), False
+        lines = _lines(body)
+        if lines is not None:
+            return lines, False
+        told = _members.decode(body)
+        for name in LISTS:
+            if name in told:
+                return _of_array(told[name]), False
+    except _FAULTS as error:
         raise Problem(
             400,
             "bad-records",
-            f'the body must be JSON: one record, or {{"records": [ … ]}}: {_words(error)}',
+            'the body must be JSON: one record, {"records": [ … ]}, or an array of records: '
+            f"{_words(error)}",
         ) from error
+    return [_draft_of(body)], True
+
+
+def _lines(body: bytes) -> list[Drafted] | None:
+    """The records of lines that come as JSON; None where that is not what they are."""
+    first, _, rest = body.partition(b"\n")
+    if not rest.strip() or first.rstrip()[-1:] != b"}":
+        return None
+    try:
+        return [_draft(record) for record in _record.decode_lines(body)]
+    except _FAULTS:
+        return None
+
+
+def _of_array(raw: bytes | msgspec.Raw) -> list[Drafted]:
+    try:
+        return [_draft(record) for record in _records.decode(raw)]
+    except _FAULTS:  # one by one, so that the good ones have their way
+        return [_draft_of(each) for each in _each.decode(raw)]
 
 
 def _of_lines(body: bytes) -> list[Drafted]:
     try:
         return [_draft(record) for record in _record.decode_lines(body)]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _FAULTS:
         return [_draft_of(line) for line in body.splitlines() if line.strip()]
 
 
 def _draft_of(raw: bytes | msgspec.Raw) -> Drafted:
     try:
         return _draft(_record.decode(raw))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _FAULTS as error:
         return Refused(Refusal.INVALID, f"not a record: {_words(error)}")
 
 
@@ -224,7 +283,10 @@ def _checked(draft: Drafted, max_record: int) -> Drafted:
 def _fault(draft: Draft) -> str | None:
     key, value, headers, partition, stamp = draft
     if key is None and value is None:
-        return "a record needs a key or a value"
+        return (
+            'a record needs a key or a value, such as {"type": "JSON", "data": 1}; a body that is '
+            "the value itself goes as application/octet-stream"
+        )
     if len(headers) > MAX_HEADERS:
         return f"{len(headers)} headers; {MAX_HEADERS} are possible"
     if any(len(name.encode()) > MAX_NAME for name, _ in headers):

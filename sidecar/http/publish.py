@@ -9,7 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
-from sidecar.core.errors import SpoolFault
+from sidecar.core.errors import SpoolFault, SpoolUnknown
 from sidecar.core.idempotency import MAX_KEY
 from sidecar.core.ports import Backend
 from sidecar.core.publishing import (
@@ -47,6 +47,10 @@ STATUS: Final[dict[Refusal, int]] = {
 }
 """What a client should make of a refusal: 4xx is its own to mend, 5xx may be tried again."""
 AGAIN_S: Final = "1"
+CLOSED: Final = (
+    "over TCP publishing and orders to the spool need a bearer token: configure admin.token_file, "
+    "or use listen.socket"
+)
 
 
 class Held:
@@ -54,6 +58,19 @@ class Held:
 
     def __init__(self) -> None:
         self.bytes = 0
+
+    def more(self, held: int, wanted: int, most: int) -> int:
+        """Have so many bytes counted for a request, where it had `held`; what it has then.
+
+        Raises:
+            Problem: 503 where all requests together would have more than `most`.
+        """
+        if wanted <= held:
+            return held
+        if self.bytes + wanted - held > most:
+            raise _again("too-much-outstanding", "too many bytes are on their way; try again")
+        self.bytes += wanted - held
+        return wanted
 
 
 class Publish:
@@ -100,23 +117,24 @@ class Publish:
         policy = _policy(publishing, topic)
         delivered = _ack(request)
         limits = publishing.policy
+        bodies.check_framing(request, limits.max_request_bytes)
         self._ask(policy)
-        length = request.content_length or 0
-        if self._held.bytes + length > limits.max_outstanding_bytes:
-            raise _again("too-much-outstanding", "too many bytes are on their way; try again")
-        body = b""
-        self._held.bytes += length
+        most = limits.max_outstanding_bytes
+        held = self._held.more(0, request.content_length or 0, most)
+
+        def arrived(size: int) -> None:
+            nonlocal held
+            held = self._held.more(held, size, most)
+
         try:
-            body = await bodies.any_body(request, limits.max_request_bytes)
-            self._held.bytes += len(body) - length
-            length = len(body)
+            body = await bodies.any_body(request, limits.max_request_bytes, arrived)
             found = drafts.read(request, body, limits.max_record_bytes)
             outcomes = await self._outcomes(
-                publishing, topic, found, delivered, _once(request, body)
+                publishing, topic, found.records, delivered, _once(request, body)
             )
         finally:
-            self._held.bytes -= length
-        if drafts.single(request.content_type, body):
+            self._held.bytes -= held
+        if found.single:
             return _one(topic, outcomes[0])
         return _many(topic, outcomes)
 
@@ -178,12 +196,15 @@ class Publish:
             raise Problem(404, "unknown-topic", f"{shown(topic)} is no topic's name")
         try:
             await publishing.pause(topic, paused)
+        except SpoolUnknown as fault:
+            raise Problem(404, "unknown-topic", str(fault)) from fault
         except SpoolFault as fault:
             raise _again("spool-unusable", f"the spool can't be told: {fault}") from fault
         return json({"topic": topic, "paused": paused})
 
     async def _may(self, request: web.Request) -> None:
-        await admin.check(request, self._settings.current, self._transport, self._tokens)
+        settings = self._settings.current
+        await admin.check(request, settings, self._transport, self._tokens, closed=CLOSED)
 
     def _there(self) -> Publishing:
         if self._publishing is None:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol
 
-from sidecar.core.errors import SpoolFault
+from sidecar.core.errors import SpoolFault, SpoolUnknown
 from sidecar.core.idempotency import MemoryKeys
 from sidecar.core.outage import Fate, Outage, fate
 from sidecar.core.publishing import (
@@ -358,6 +358,12 @@ class Desk:
 
     async def pause(self, topic: str, paused: bool) -> None:
         """See the port."""
-        if self._around.spool is None:
-            raise SpoolFault("there is no spool")
-        await self._around.spool.pause(topic, paused)
+        spool = self._around.spool
+        if spool is None:
+            if self._open_spool is None:
+                raise SpoolUnknown("there is no spool here: configure `spool.dir`")
+            raise SpoolFault("the spool is not open")
+        left = spool.paused(topic) or any(b.topic == topic and b.records for b in spool.backlogs())
+        if self.policy.topic(topic) is None and not left:
+            raise SpoolUnknown(f"{topic} is not among `publish.topics`, and nothing of it waits")
+        await spool.pause(topic, paused)

@@ -76,6 +76,9 @@ def test_orders_go_to_the_sidecar_with_the_token(
     refused = {"type": "urn:breaker-sidecar:unauthorized", "detail": "a token is needed"}
     sidecar.replies["POST /v1/spool/t/pause"] = (401, refused)
     assert ask("spool", "pause", "t").exit_code == 2
+    unknown = {"type": "urn:breaker-sidecar:unknown-topic", "detail": "t is not among them"}
+    sidecar.replies["POST /v1/spool/t/pause"] = (404, unknown)
+    assert ask("spool", "pause", "t").exit_code == 2
     off = {"type": "urn:breaker-sidecar:publish-off", "detail": "nothing is published here"}
     sidecar.replies["GET /v1/spool"] = (404, off)
     assert ask("spool", "ls").exit_code == 3

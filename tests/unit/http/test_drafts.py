@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from sidecar.core.publishing import Draft, Refusal, Refused
-from sidecar.http.drafts import MAX_RECORDS, Drafted, read, single
+from sidecar.http.drafts import MAX_RECORDS, Drafted, Request, read
 from sidecar.http.problems import Problem
 
 JSON = "application/json"
@@ -22,10 +22,14 @@ LINES = "application/x-ndjson"
 RAW = "application/octet-stream"
 
 
-def drafts(kind: str, body: bytes, *headers: tuple[str, str], most: int = 1000) -> list[Drafted]:
+def handed(kind: str, body: bytes, *headers: tuple[str, str], most: int = 1000) -> Request:
     sent = CIMultiDict([("Content-Type", kind), *headers])
     request = make_mocked_request("POST", "/v1/publish/t", headers=sent)
     return read(request, body, most)
+
+
+def drafts(kind: str, body: bytes, *headers: tuple[str, str], most: int = 1000) -> list[Drafted]:
+    return handed(kind, body, *headers, most=most).records
 
 
 def text(data: object) -> dict[str, object]:
@@ -43,7 +47,38 @@ def test_a_raw_body_is_one_record_with_what_the_headers_say() -> None:
         ("X-Other", "c"),
     )
     assert draft == Draft(b"k", b"\x00\xff", (("Trace-Id", b"a"), ("Trace-Id", b"b")), 7)
-    assert single(RAW, b"")
+    assert handed(RAW, b"").single
+
+
+@pytest.mark.parametrize("name", ["Kafka-Key", "Kafka-Partition"])
+def test_what_can_be_said_once_is_not_said_twice(name: str) -> None:
+    with pytest.raises(Problem) as caught:
+        drafts(RAW, b"", (name, "1"), (name.lower(), "2"))
+    assert (caught.value.status, caught.value.detail) == (400, f"{name} may be there once")
+
+
+@pytest.mark.parametrize("body", [b'{"order":1}', b'{"key":"k","value":1}', b"[1]", b"no JSON"])
+def test_json_that_headers_describe_is_a_raw_value(body: bytes) -> None:
+    assert handed(JSON, body, ("Kafka-Key", "k")) == ([Draft(b"k", body, ())], True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (JSON, b'{"value":{"type":"STRING","data":"1"}}'),
+        (JSON, b'{"key":{"type":"STRING","data":"1"},"value":null}'),
+        (JSON, b'{"records":[{"value":{"type":"STRING","data":"1"}},7]}'),
+        (JSON, b'[{"value":{"type":"STRING","data":"1"}}]'),
+        (LINES, b'{"value":{"type":"STRING","data":"1"}}'),
+    ],
+)
+def test_records_that_say_it_themselves_are_not_described_by_headers(
+    kind: str, body: bytes
+) -> None:
+    for header in ("Kafka-Key", "Kafka-Partition", "Kafka-Header-X"):
+        with pytest.raises(Problem) as caught:
+            drafts(kind, body, (header, "1"))
+        assert caught.value.status == 400
 
 
 @pytest.mark.parametrize("partition", ["-1", "x", "99999999999", "1.5"])
@@ -54,9 +89,15 @@ def test_a_partition_is_a_number(partition: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["text/plain", "multipart/form-data", "application/x-www-form-urlencoded"]
+    "kind",
+    [
+        "text/plain",
+        "multipart/form-data",
+        "application/x-www-form-urlencoded",
+        "application/vnd.kafka.json.v2+json",
+    ],
 )
-def test_what_a_web_page_may_send_is_not_taken(kind: str) -> None:
+def test_what_a_web_page_may_send_and_other_batches_are_not_taken(kind: str) -> None:
     with pytest.raises(Problem) as caught:
         drafts(kind, b"x")
     assert caught.value.status == 415
@@ -81,8 +122,18 @@ def test_data_by_its_type(data: object, bytes_: bytes | None) -> None:
 def test_json_is_passed_on_as_it_was_written() -> None:
     (draft,) = drafts(JSON, b'{"value": {"type": "JSON", "data": {"b" : 1.50,  "a": 2}}}')
     assert draft == Draft(None, b'{"b" : 1.50,  "a": 2}', ())
-    assert single(JSON, b'{"value": null}')
-    assert not single(JSON, b'{"records": []}')
+    assert handed(JSON, b'{"value": {"type": "JSON", "data": 1}}').single
+
+
+@pytest.mark.parametrize("form", [b'{"records": %s}', b' {"entries": %s}', b" %s"])
+def test_forms_of_a_batch(form: bytes) -> None:
+    records = b'[{"id": "1", "value": {"type": "STRING", "data": "x"}}]'
+    assert handed(JSON, form % records) == ([Draft(None, b"x", ())], False)
+
+
+def test_lines_are_a_batch_also_where_they_call_themselves_json() -> None:
+    line = b'{"value": {"type": "STRING", "data": "x"}}\n'
+    assert handed(JSON, line * 2) == ([Draft(None, b"x", ())] * 2, False)
 
 
 @pytest.mark.parametrize(
@@ -117,8 +168,7 @@ def test_a_bad_record_costs_itself_alone() -> None:
 
 def test_lines() -> None:
     body = b'{"value":{"type":"STRING","data":"1"}}\n\n{"value":{"type":"STRING","data":"2"}}'
-    assert drafts(LINES, body) == [Draft(None, b"1", ()), Draft(None, b"2", ())]
-    assert not single(LINES, body)
+    assert handed(LINES, body) == ([Draft(None, b"1", ()), Draft(None, b"2", ())], False)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +178,8 @@ def test_lines() -> None:
         (JSON, b"[]"),
         (JSON, b'{"records": 1}'),
         (JSON, b'{"records": []}'),
+        (JSON, b'{"entries": null}'),
+        (JSON, b'{"value": {"type": "STRING", "data": "x"}} {'),
         (JSON, b"\xff"),
         (LINES, b"\n"),
         (LINES, b'{"value":{"type":"STRING","data":"1"}}\n' * (MAX_RECORDS + 1)),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.core.absence import Presence
-from sidecar.core.errors import SpoolDiskFull, SpoolFull
+from sidecar.core.errors import SpoolDiskFull, SpoolFull, SpoolUnknown
 from sidecar.core.outage import Outage
 from sidecar.core.placing import UNPLACED, partition_of
 from sidecar.core.publishing import (
@@ -222,6 +222,18 @@ async def test_a_paused_topic_stands_still_until_it_is_resumed() -> None:
         await one.desk.pause(TOPIC, paused=False)
         await until_empty(one)
         assert one.kafka.values(0) == [b"0"]
+
+
+async def test_only_what_is_known_is_paused() -> None:
+    async with shop(Outage.SPOOL_ALL) as one:
+        with pytest.raises(SpoolUnknown):
+            await one.desk.pause("ordres", paused=True)
+        one.spool.still.add("of-yesterday")
+        await one.desk.pause("of-yesterday", paused=False)
+        assert not one.spool.paused("of-yesterday")
+    async with shop(Outage.REJECT) as one:
+        with pytest.raises(SpoolUnknown, match=r"spool\.dir"):
+            await one.desk.pause(TOPIC, paused=True)
 
 
 async def test_a_spooled_record_that_kafka_never_takes_is_set_aside_and_holds_nothing_up() -> None:

@@ -1,0 +1,129 @@
+"""What is answered before anything is handed over, and of the spool's orders."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+import pytest
+from pytest_aiohttp.plugin import AiohttpClient
+
+from sidecar.core.errors import SpoolFault, SpoolUnknown
+from sidecar.core.publishing import Delivered, Draft, Outcome, PublishPolicy, TopicPolicy
+from sidecar.http.publish import Held
+from sidecar.http.server import HttpSettings, build_app
+from tests.servers import poll_until
+from tests.unit.http.conftest import Client
+from tests.unit.http.support import Clock, Log, Paper, metrics_text
+
+RAW = {"Content-Type": "application/octet-stream"}
+PATH = "/v1/publish/orders"
+
+
+class PaperDesk:
+    """The port `Publishing`: takes everything, and keeps it."""
+
+    policy = PublishPolicy(
+        max_request_bytes=2000, max_outstanding_bytes=3000, topics={"orders": TopicPolicy()}
+    )
+
+    def __init__(self) -> None:
+        self.taken: list[Draft] = []
+        self.fault: SpoolFault | None = None
+
+    async def publish(
+        self,
+        topic: str,
+        drafts: Sequence[Draft],
+        *,
+        delivered: bool,
+        idempotency: tuple[str, bytes] | None,
+    ) -> list[Outcome]:
+        self.taken += drafts
+        return [Delivered(0, None) for _ in drafts]
+
+    def describe(self) -> Mapping[str, object]:
+        return {}
+
+    async def pause(self, topic: str, paused: bool) -> None:
+        if self.fault is not None:
+            raise self.fault
+
+
+class Served:
+    """The application with a desk of paper."""
+
+    def __init__(self, start: AiohttpClient, paper: Paper, clock: Clock) -> None:
+        self.desk, self.held = PaperDesk(), Held()
+        self._start, self._paper, self._clock = start, paper, clock
+
+    async def client(self, *, open_orders: bool = True) -> Client:
+        app = build_app(
+            self._paper,
+            HttpSettings(version="1", open_orders=open_orders),
+            transport="tcp",
+            metrics=metrics_text,
+            now=self._clock,
+            telemetry=Log(),
+            publishing=self.desk,
+            held=self.held,
+        )
+        return await self._start(app)
+
+
+@pytest.fixture
+def served(aiohttp_client: AiohttpClient, paper: Paper, clock: Clock) -> Served:
+    return Served(aiohttp_client, paper, clock)
+
+
+@pytest.mark.parametrize("size", [2001, 5000])
+async def test_what_is_too_large_for_ever_is_not_to_be_tried_again(
+    served: Served, size: int
+) -> None:
+    client = await served.client()
+    answer = await client.post(PATH, data=b"x" * size, headers=RAW)
+    assert (answer.status, "Retry-After" in answer.headers) == (413, False)
+    assert served.desk.taken == []
+
+
+async def test_bodies_without_a_length_count_as_they_come(served: Served) -> None:
+    client, rest = await served.client(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x" * 1500
+        await rest.wait()
+        yield b"x" * 100
+
+    async def quick() -> AsyncIterator[bytes]:
+        yield b"x" * 1900
+
+    first = asyncio.ensure_future(client.post(PATH, data=slow(), headers=RAW))
+    await poll_until(lambda: served.held.bytes == 1500, 5.0, "the first piece is there")
+    refused = await client.post(PATH, data=quick(), headers=RAW)
+    body = await refused.json()
+    assert (refused.status, body["title"]) == (503, "Too much outstanding")
+    rest.set()
+    assert (await first).status == 200
+    assert (await client.post(PATH, data=quick(), headers=RAW)).status == 200
+    assert served.held.bytes == 0
+    assert [len(draft.value or b"") for draft in served.desk.taken] == [1600, 1900]
+
+
+async def test_an_order_for_what_isnt_there_is_told_from_one_that_can_be_tried_again(
+    served: Served,
+) -> None:
+    client, told = await served.client(), []
+    faults = (None, SpoolUnknown("no such topic"), SpoolFault("the disk is gone"))
+    for served.desk.fault in faults:
+        answer = await client.post("/v1/spool/orders/pause")
+        told.append((answer.status, "Retry-After" in answer.headers))
+    assert told == [(200, False), (404, False), (503, True)]
+
+
+async def test_the_mend_for_who_may_not_publish_is_one_for_publishing(served: Served) -> None:
+    client = await served.client(open_orders=False)
+    answer = await client.post(PATH, data=b"x", headers=RAW)
+    said = (await answer.json())["detail"]
+    assert answer.status == 403
+    assert "admin.token_file" in said
+    assert "Consul" not in said
