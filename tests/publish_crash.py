@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ UNKNOWN = 504
 class Told:
     """What the senders know of their records: each thread sends to a partition of its own."""
 
+    topic: str = "crash"
     accepted: dict[int, list[int]] = field(
         default_factory=lambda: {p: [] for p in range(PARTITIONS)}
     )
@@ -48,30 +50,52 @@ def _value(partition: int, number: int) -> bytes:
     return b"%d:%d:" % (partition, number) + random.Random(number).randbytes(number % 700)
 
 
+def number_of(value: bytes) -> int:
+    """Which of its partition's records that is."""
+    return int(value.split(b":", 2)[1])
+
+
+def hand_over(connection: http.client.HTTPConnection, told: Told, partition: int) -> None:
+    """One record. Raises OSError, HTTPException: whether it was accepted nobody knows."""
+    number = told.next[partition]
+    told.next[partition] += 1
+    headers = {
+        "Content-Type": "application/octet-stream",
+        "Kafka-Partition": str(partition),
+        "Kafka-Key": f"k{number}",
+        "Kafka-Header-n": str(number),
+    }
+    value = _value(partition, number)
+    connection.request("POST", f"/v1/publish/{told.topic}", value, headers)
+    answer = connection.getresponse()
+    answer.read()
+    if answer.status in {200, 202}:
+        told.accepted[partition].append(number)
+    elif answer.status != UNKNOWN:
+        told.refused.add((partition, number))
+
+
 def _send(daemon: Daemon, told: Told, partition: int, over: threading.Event) -> None:
+    """One record after the other until the daemon is killed, or the time is over."""
     connection = http.client.HTTPConnection(daemon.host, daemon.port, timeout=10.0)
-    while not over.is_set():
-        number = told.next[partition]
-        told.next[partition] += 1
-        headers = {
-            "Content-Type": "application/octet-stream",
-            "Kafka-Partition": str(partition),
-            "Kafka-Key": f"k{number}",
-            "Kafka-Header-n": str(number),
-        }
-        try:
-            connection.request("POST", "/v1/publish/crash", _value(partition, number), headers)
-            answer = connection.getresponse()
-            answer.read()
-        except (OSError, http.client.HTTPException):
-            return  # killed: whether it was accepted nobody knows
-        if answer.status in {200, 202}:
-            told.accepted[partition].append(number)
-        elif answer.status != UNKNOWN:
-            told.refused.add((partition, number))
+    killed = contextlib.suppress(OSError, http.client.HTTPException)
+    with contextlib.closing(connection), killed:
+        while not over.is_set():
+            hand_over(connection, told, partition)
 
 
-def _round(settings: dict[str, Any], told: Told, way: Proxy, chance: random.Random) -> None:
+def one_life(
+    settings: dict[str, Any],
+    told: Told,
+    ways: Sequence[Proxy],
+    chance: random.Random,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> None:
+    """Start a daemon, and kill it in the middle of its work, the ways to Kafka coming and going.
+
+    Args:
+        meanwhile: called now and then.
+    """
     daemon = Daemon(settings)
     try:
         daemon.start().wait_ready()
@@ -85,35 +109,65 @@ def _round(settings: dict[str, Any], told: Told, way: Proxy, chance: random.Rand
         ends = time.monotonic() + chance.uniform(*LIFE_S)
         while (left_s := ends - time.monotonic()) > 0:
             time.sleep(min(left_s, chance.uniform(0.05, 0.4)))
-            way.heal()
-            chance.choice((way.heal, way.heal, way.refuse, way.drop))()
+            for way in ways:
+                way.heal()
+                chance.choice((way.heal, way.heal, way.refuse, way.drop))()
+            meanwhile()
         daemon.kill()
         over.set()
         for sender in senders:
             sender.join()
     finally:
         daemon.close()
-        with contextlib.suppress(OSError):
-            way.heal()
+        for way in ways:
+            with contextlib.suppress(OSError):
+                way.heal()
 
 
-def _check(kafka: Kafka, told: Told) -> str:
-    """Raises AssertionError with what doesn't hold; else what was seen, in words."""
-    total = sum(kafka.end_offsets("crash").values())
-    found: dict[int, dict[int, None]] = {partition: {} for partition in range(PARTITIONS)}
-    for record in kafka.read("crash", total, within_s=25.0):
-        number = int(record.value.split(b":")[1])
+def records_of(kafka: Kafka, told: Told) -> Iterator[Any]:
+    """All records of the topic. Raises AssertionError where one isn't as it was handed over, or was
+    refused."""
+    total = sum(kafka.end_offsets(told.topic).values())
+    for record in kafka.read(told.topic, total, within_s=25.0):
+        number = number_of(record.value)
         assert record.value == _value(record.partition, number), (record.partition, number)
         assert record.key == b"k%d" % number
         assert dict(record.headers)["n"] == b"%d" % number
         assert (record.partition, number) not in told.refused
-        found[record.partition].setdefault(number)
+        yield record
+
+
+def in_order(found: Mapping[int, Iterable[int]], told: Told) -> int:
+    """How many were accepted. Raises AssertionError where one is missing, or not in its place.
+
+    Args:
+        found: by partition, each number once, where it came first.
+    """
     accepted = 0
     for partition, numbers in told.accepted.items():
         wanted = set(numbers)
         assert [number for number in found[partition] if number in wanted] == numbers, partition
         accepted += len(numbers)
-    distinct = sum(map(len, found.values()))
+    return accepted
+
+
+def emptied(daemon: Daemon) -> None:
+    """Wait until nothing is left in the spool."""
+
+    def empty() -> bool:
+        return bool(daemon.get("/v1/spool").body["records"] == 0)
+
+    poll_until_sync(empty, BACK_S, "the spool is empty")
+
+
+def _check(kafka: Kafka, told: Told) -> str:
+    """Raises AssertionError with what doesn't hold; else what was seen, in words."""
+    found: dict[int, dict[int, None]] = {partition: {} for partition in range(PARTITIONS)}
+    total = 0
+    for record in records_of(kafka, told):
+        found[record.partition].setdefault(number_of(record.value))
+        total += 1
+    accepted, distinct = in_order(found, told), sum(map(len, found.values()))
     return f"{accepted} accepted, {distinct} in the topic, {total - distinct} of them twice"
 
 
@@ -137,15 +191,11 @@ def main(rounds: int, seed: int) -> None:
         with kafka:
             kafka.create_topic("crash", PARTITIONS)
             for done in range(rounds):
-                _round(settings, told, way, chance)
+                one_life(settings, told, [way], chance)
                 if done % 25 == 24:
                     sys.stderr.write(f"{done + 1} rounds\n")
             with Daemon(settings) as daemon:
-
-                def empty() -> bool:
-                    return bool(daemon.get("/v1/spool").body["records"] == 0)
-
-                poll_until_sync(empty, BACK_S, "the spool is empty")
+                emptied(daemon)
             sys.stdout.write(f"{rounds} rounds: {_check(kafka, told)}\n")
 
 

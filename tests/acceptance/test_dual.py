@@ -4,6 +4,7 @@ sidecar, read by the kit."""
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 import uuid
 from collections import defaultdict
@@ -18,8 +19,10 @@ import pytest
 from sidecar.consumer import Dual, Event, Gap, Limits, RetryPolicy, Runner
 from sidecar.consumer.merge import Stamp, stamp_of
 from sidecar.consumer.source import Place, Record
+from tests import dual_crash
 from tests.daemon import Daemon
 from tests.kafka import Kafka
+from tests.publish_crash import PARTITIONS, Told
 from tests.servers import free_port, poll_until
 from tests.toxiproxy import Proxy, Toxiproxy
 
@@ -67,7 +70,7 @@ def ways(network: tuple[Clusters, Ways]) -> Iterator[Ways]:
 def topic(clusters: Clusters) -> str:
     name = f"t-{uuid.uuid4().hex[:8]}"
     for kafka in clusters:
-        kafka.create_topic(name, 2)
+        kafka.create_topic(name, PARTITIONS)
     return name
 
 
@@ -358,3 +361,11 @@ async def test_what_a_silent_cluster_alone_holds_is_told_as_a_gap_and_then_as_la
             await poll_until(lambda: found.seen == rest, PATIENCE_S, "both are read again")
     assert found.missed == {*alone}
     assert found.figures()[1:] == (len(alone), len(alone))
+
+
+def test_kill_9_of_daemon_and_reader_loses_nothing_and_tells_no_false_gap(
+    clusters: Clusters, ways: Ways, topic: str, tmp_path: Path
+) -> None:
+    """`python -m tests.dual_crash 100` plays more."""
+    sides = list(zip(clusters, ways, strict=True))
+    dual_crash.play(sides, Told(topic), tmp_path, rounds=5, chance=random.Random(1))
