@@ -8,6 +8,7 @@ import os
 import random
 import signal
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sidecar import __version__, compose, lean
@@ -291,8 +292,8 @@ class Daemon:
             compose.contact(config),
             now=self._clock.now(),
         )
-        if self._desk is not None and config.publish is not None:
-            self._desk.reconfigure(compose.publish_policy(config.publish))
+        if await self._publish_anew(config):
+            pending = [key for key in pending if key != "kafka_second"]
         self._inside.role = config.role
         self._elector.candidate = compose.candidate(config, self.board.instance)
         for endpoint in self._endpoints:
@@ -309,6 +310,20 @@ class Daemon:
             breakers=list(self.board.cells),
             restart_needed_for=pending,
         )
+
+    async def _publish_anew(self, config: Config) -> bool:
+        """Whether there are two clusters from now on, where there was one."""
+        if self._desk is None or config.publish is None:
+            return False
+        pair = partial(
+            compose.pair,
+            config,
+            self.board.instance,
+            self.telemetry,
+            now=self._clock.now,
+            draw=random.random,
+        )
+        return await self._desk.reconfigure(compose.publish_policy(config.publish), pair)
 
 
 def run(

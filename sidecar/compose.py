@@ -17,7 +17,13 @@ from sidecar.core.decision import Contact, OnLoss, poll_wait, stale_after
 from sidecar.core.outage import Outage
 from sidecar.core.pacing import Pace
 from sidecar.core.ports import Backend, Service, Store, Telemetry
-from sidecar.core.publishing import ANY_TOPIC, Publishing, PublishPolicy, TopicPolicy
+from sidecar.core.publishing import (
+    ANY_TOPIC,
+    Carrier,
+    Publishing,
+    PublishPolicy,
+    TopicPolicy,
+)
 from sidecar.core.spooling import Budget, Spool, SpoolSettings
 from sidecar.http.events import Feed
 from sidecar.http.listeners import Endpoint
@@ -32,6 +38,7 @@ from sidecar.policies import policies
 if TYPE_CHECKING:
     from sidecar.kafka.connection import Connection
     from sidecar.publish.desk import Desk, Starter
+    from sidecar.publish.pair import Pair
     from sidecar.store.transport import ConsulSettings
 
 
@@ -52,16 +59,22 @@ def contact(config: Config) -> Contact:
 
 def kafka(config: Config) -> Connection | None:
     """How Kafka is reached; None where nobody says where it is."""
-    return _connection(config.kafka)
+    return _connection("kafka", config.kafka)
 
 
-def _connection(given: model.Kafka | None) -> Connection | None:
+def kafka_second(config: Config) -> Connection | None:
+    """How the second cluster is reached; None where there is none."""
+    return _connection("kafka_second", config.kafka_second)
+
+
+def _connection(section: str, given: model.Kafka | None) -> Connection | None:
     if given is None or not given.bootstrap_servers:
         return None
     from sidecar.kafka.connection import Connection  # here: most daemons don't speak to Kafka
 
     tls, sasl = given.tls, given.sasl
     return Connection(
+        section=section,
         bootstrap_servers=given.bootstrap_servers,
         client_id=given.client_id,
         request_timeout_s=given.request_timeout_s,
@@ -270,20 +283,15 @@ def desk(
     from sidecar.publish.around import Around as Surroundings
     from sidecar.publish.deadletters import DeadLetters
     from sidecar.publish.desk import Desk
-    from sidecar.publish.pair import Pair
     from sidecar.publish.placements import Placements
 
     policy = publish_policy(config.publish)
     folder = Path(config.spool.dir) if config.spool.dir is not None else None
     carrier = Publisher(reached.options, now=now, draw=draw)
-    other, pair = _connection(config.kafka_second), None
-    if other is not None:
-        second = Publisher(other.options, now=now, draw=draw)
-        pair = Pair(carrier, second, producer=instance, telemetry=telemetry)
     around = Surroundings(
         policy=policy,
         carrier=carrier,
-        pair=pair,
+        pair=pair(config, instance, telemetry, carrier, now=now, draw=draw),
         spool=None,
         letters=DeadLetters(folder) if folder is not None else None,
         pace=Pace(policy.replay_rate),
@@ -294,6 +302,26 @@ def desk(
     )
     opener = _spool_opener(config, instance, telemetry)
     return Desk(around, tasks, Placements(folder), opener)
+
+
+def pair(
+    config: Config,
+    instance: str,
+    telemetry: Telemetry,
+    first: Carrier,
+    *,
+    now: Callable[[], float],
+    draw: Callable[[], float],
+) -> Pair | None:
+    """Two clusters; None where one is configured."""
+    reached = kafka_second(config)
+    if reached is None:
+        return None
+    from sidecar.kafka.publisher import Publisher
+    from sidecar.publish.pair import Pair
+
+    second = Publisher(reached.options, now=now, draw=draw)
+    return Pair(first, second, producer=instance, telemetry=telemetry)
 
 
 def http_settings(config: Config) -> HttpSettings:

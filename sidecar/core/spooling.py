@@ -21,6 +21,9 @@ IDEMPOTENT_FOR_S: Final = 86_400.0
 IDEMPOTENT_KEYS: Final = 1_000_000
 """… or until so many younger ones of its topic have come."""
 
+CLUSTERS: Final = ("first", "second")
+"""What the two clusters of `outage: dual` are called."""
+
 Headers = tuple[tuple[str, bytes | None], ...]
 
 
@@ -109,12 +112,13 @@ class Accepted:
     """What has become of the record that an idempotency key stands for.
 
     `seq` where it went through the spool, `offset` where it went straight to Kafka (both None: sent
-    with an answer that didn't say).
+    with an answer that didn't say), `cluster` which of two clusters' that is.
     """
 
     partition: int
     offset: int | None = None
     seq: int | None = None
+    cluster: str | None = None
 
 
 class Claim(StrEnum):

@@ -52,6 +52,9 @@ def examine(
         yield from kafka.brokers(kafka.brokers_of(path))
     else:
         yield from asyncio.run(flows.kafka(connection, config))
+    second = compose.kafka_second(config)
+    if second is not None:
+        yield from asyncio.run(flows.brokers(second))
     if config.store == "consul":
         yield from asyncio.run(_consul(config))
 

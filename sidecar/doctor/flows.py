@@ -1,4 +1,4 @@
-"""The brokers of `kafka.bootstrap_servers`, and the topics and groups that a signal reads there.
+"""The brokers of `kafka` and `kafka_second`, and the topics and groups that a signal reads there.
 
 Asked as the daemon asks: by its own client, with its own credentials. A broker that takes a TCP
 connection and answers nothing is found out here.
@@ -16,7 +16,7 @@ from sidecar.config.model import Breaker, Config
 from sidecar.core.errors import KafkaDenied, KafkaUnavailable
 from sidecar.core.lag import ABSENT, NO_ANSWER
 from sidecar.core.types import Scalar
-from sidecar.doctor.findings import Finding, fault, fine, warning
+from sidecar.doctor.findings import Finding, Level, fault, fine, warning
 
 if TYPE_CHECKING:
     from sidecar.core.backlog import Reading
@@ -44,35 +44,39 @@ class _Quiet:
 
 async def kafka(connection: Connection, config: Config) -> list[Finding]:
     """What the brokers say, and then what they say of each breaker's flow."""
+    found = await brokers(connection)
+    read = {
+        name: each
+        for name, each in config.breakers.items()
+        if each.topic is not None and each.group is not None and each.signals.lag is not None
+    }
+    if read and all(each.level is not Level.FAULT for each in found):
+        found += await _flows(connection, read)
+    return found
+
+
+async def brokers(connection: Connection) -> list[Finding]:
+    """What the brokers of one cluster say; a fault where none can be used."""
     from sidecar.kafka import reach
 
-    servers = connection.bootstrap_servers
-    value = ", ".join(servers)
+    servers, section = connection.bootstrap_servers, connection.section
+    key, value = f"{section}.bootstrap_servers", ", ".join(servers)
     try:
         told = await asyncio.gather(*(reach.fault(connection, server) for server in servers))
     except KafkaDenied as refused:
         return [fault(CHECK, str(refused), "see to the file, or correct the setting")]
     away = [each for each in told if each is not None]
     if not away:
-        found = [fine(CHECK, f"{len(servers)} brokers answer", KEY, value)]
-    else:
-        said = f"{len(away)} of {len(servers)} brokers can't be used ({'; '.join(map(str, away))})"
-        denied = any(isinstance(each, KafkaDenied) for each in away)
-        mend = (
-            "correct kafka.tls and kafka.sasl, or give this user its rights"
-            if denied
-            else "start them, open the network to them, or correct their addresses"
-        )
-        all_away = len(away) == len(servers)
-        found = [(fault if all_away else warning)(CHECK, said, mend, KEY, value)]
-    read = {
-        name: each
-        for name, each in config.breakers.items()
-        if each.topic is not None and each.group is not None and each.signals.lag is not None
-    }
-    if len(away) < len(servers) and read:
-        found += await _flows(connection, read)
-    return found
+        return [fine(CHECK, f"{len(servers)} brokers answer", key, value)]
+    said = f"{len(away)} of {len(servers)} brokers can't be used ({'; '.join(map(str, away))})"
+    denied = any(isinstance(each, KafkaDenied) for each in away)
+    mend = (
+        f"correct {section}.tls and {section}.sasl, or give this user its rights"
+        if denied
+        else "start them, open the network to them, or correct their addresses"
+    )
+    grade = fault if len(away) == len(servers) else warning
+    return [grade(CHECK, said, mend, key, value)]
 
 
 async def _flows(connection: Connection, breakers: Mapping[str, Breaker]) -> list[Finding]:

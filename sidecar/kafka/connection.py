@@ -14,6 +14,8 @@ from sidecar.core.errors import KafkaDenied
 class Connection:
     """Where Kafka is and how it is spoken to; the configuration's `kafka` in this part's words."""
 
+    section: str = "kafka"
+    """What the configuration calls it, for what a person is told."""
     bootstrap_servers: tuple[str, ...]
     client_id: str = "breaker-sidecar"
     request_timeout_s: float = 5.0
@@ -31,7 +33,7 @@ class Connection:
         """What every client of aiokafka's takes. Reads the files anew, since they get renewed.
 
         Raises:
-            KafkaDenied: a file of `kafka.tls` or `kafka.sasl` can't be used.
+            KafkaDenied: a file of its `tls` or `sasl` can't be used.
         """
         options: dict[str, Any] = {
             "bootstrap_servers": list(self.bootstrap_servers),
@@ -52,7 +54,8 @@ class Connection:
         try:
             made = ssl.create_default_context(cafile=self.ca_file)
         except OSError as fault:  # ssl's errors are of that kind
-            raise KafkaDenied(f"kafka.tls.ca_file {self.ca_file}: {_reason(fault)}") from fault
+            said = f"{self.section}.tls.ca_file {self.ca_file}: {_reason(fault)}"
+            raise KafkaDenied(said) from fault
         if not self.tls_verify:
             made.check_hostname = False
             made.verify_mode = ssl.CERT_NONE
@@ -61,7 +64,7 @@ class Connection:
                 made.load_cert_chain(self.client_cert, self.client_key)
             except OSError as fault:
                 pair = f"{self.client_cert} and {self.client_key}"
-                said = f"kafka.tls.client_cert and client_key {pair}: {_reason(fault)}"
+                said = f"{self.section}.tls.client_cert and client_key {pair}: {_reason(fault)}"
                 raise KafkaDenied(said) from fault
         return made
 
@@ -72,7 +75,8 @@ class Connection:
             return Path(self.password_file).read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as fault:
             said = fault.strerror if isinstance(fault, OSError) else "is not UTF-8 text"
-            raise KafkaDenied(f"kafka.sasl.password_file {self.password_file}: {said}") from fault
+            at = f"{self.section}.sasl.password_file {self.password_file}"
+            raise KafkaDenied(f"{at}: {said}") from fault
 
 
 def _reason(fault: OSError) -> str:

@@ -59,7 +59,8 @@ class Claims:
         for index, what in self._mine.items():
             outcome = outcomes[index]
             if isinstance(outcome, Delivered):
-                accepted = Accepted(partition=outcome.partition, offset=outcome.offset)
+                partition, offset, cluster = outcome
+                accepted = Accepted(partition=partition, offset=offset, cluster=cluster)
                 self._keys.settle(self._topic, what, accepted, wall_at)
             elif not isinstance(outcome, Spooled):
                 self._keys.abandon(self._topic, what.key)
@@ -69,7 +70,7 @@ def _outcome(accepted: Accepted) -> Outcome:
     if accepted.seq is not None:
         known = None if accepted.partition == UNPLACED else accepted.partition
         return Spooled(known, accepted.seq)
-    return Delivered(accepted.partition, accepted.offset)
+    return Delivered(accepted.partition, accepted.offset, accepted.cluster)
 
 
 def _refused(claim: Claim | Accepted) -> Refused:

@@ -14,6 +14,7 @@ from sidecar.core.outage import Fate, Outage, fate
 from sidecar.core.publishing import (
     ANY_TOPIC,
     ID_HEADER,
+    Carrier,
     DeliveryFault,
     Draft,
     Dropped,
@@ -28,6 +29,7 @@ from sidecar.core.spooling import Idempotency, Keys, NewRecord, Spool
 from sidecar.publish.around import Around
 from sidecar.publish.claims import Claims
 from sidecar.publish.lane import OVERHEAD, Lane
+from sidecar.publish.pair import Pair
 from sidecar.publish.placements import Placements
 from sidecar.publish.replay import Replay
 from sidecar.publish.sight import Sight
@@ -86,14 +88,28 @@ class Desk:
         """See the port."""
         return self._around.policy
 
-    def reconfigure(self, policy: PublishPolicy) -> None:
-        """Another configuration: what is on its way goes on, what comes is handled anew."""
+    async def reconfigure(
+        self, policy: PublishPolicy, pair: Callable[[Carrier], Pair | None] = lambda _: None
+    ) -> bool:
+        """Another configuration: what is on its way goes on, what comes is handled anew.
+
+        Args:
+            pair: makes two clusters of the first. A pair that is there already stays as it is.
+
+        Returns:
+            Whether there are two from now on.
+        """
+        paired = False
+        if self._around.pair is None and (made := pair(self._around.carrier)) is not None:
+            made.incarnation = await self._placements.incarnation(self._around.wall())
+            self._around.pair, paired = made, True
         self._around.policy = policy
         self._around.pace.limit = policy.replay_rate
         for name, topic in self.topics.items():
             found = policy.topic(name)
             if found is not None:
                 topic.policy = found
+        return paired
 
     # --- life ------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from sidecar.core.errors import SpoolDiskFull, SpoolFault, SpoolFull
 from sidecar.core.outage import HOLD_S, Fate, Gate, Route, fate, route
 from sidecar.core.placing import UNPLACED
 from sidecar.core.publishing import (
+    SEQUENCE_HEADER,
     Confirmed,
     Delivered,
     DeliveryFault,
@@ -62,8 +63,8 @@ class Lane:
         self._wake = asyncio.Event()
         self._limit: asyncio.Timeout | None = None
         self._counted = 0
-        """Records that were sent or spooled since the start: the last one's counter, for readers
-        of two clusters."""
+        """Records for two clusters that were sent or spooled since the start: the last one's
+        counter."""
 
     def _backlog(self) -> int:
         spool = self._around.spool
@@ -158,7 +159,7 @@ class Lane:
         try:
             confirmed = await self._sent(counted, within_s)
         except NeverDelivered as fault:
-            self._counted -= len(items)
+            self._uncount(counted)
             await self._never(items, fault)
         except TimeoutError:
             await self._failed(counted, DeliveryFault(f"not confirmed within {within_s:g} s"))
@@ -175,14 +176,20 @@ class Lane:
         Whoever finds that none of them is anywhere takes the counters back, so that readers miss
         none.
         """
-        first, pair = self._counted + 1, self.topic.pair
-        self._counted += len(items)
+        pair = self.topic.pair
         if pair is None or self.partition == UNPLACED:
             return items
+        first = self._counted + 1
+        self._counted += len(items)
         return [
             (pair.stamped(record, first + at), ticket, index)
             for at, (record, ticket, index) in enumerate(items)
         ]
+
+    def _uncount(self, items: list[Item]) -> None:
+        """None of these is anywhere. The last header is a counter, where they have one."""
+        if items and items[0][0].headers[-1][0] == SEQUENCE_HEADER:
+            self._counted -= len(items)
 
     async def _sent(self, items: list[Item], within_s: float) -> Confirmed:
         """Raises TimeoutError after `within_s`, or earlier where there is a hurry."""
@@ -240,7 +247,8 @@ class Lane:
         """
         spool = self._around.spool
         if not items or spool is None:
-            self._counted -= 0 if perhaps else len(items)
+            if not perhaps:
+                self._uncount(items)
             settle_all(items, Refused(Refusal.UNAVAILABLE, "there is no spool"))
             return
         self.gate.unresolved()
@@ -249,7 +257,8 @@ class Lane:
             records = [item[0] for item in items]
             seqs = await spool.append(self.topic.name, self.partition, records)
         except (SpoolFault, ValueError) as fault:
-            self._counted -= 0 if perhaps else len(items)
+            if not perhaps:
+                self._uncount(items)
             settle_all(items, _refusal(fault, perhaps))
         else:
             self._around.pace.inflow.add(len(items), self._around.now())

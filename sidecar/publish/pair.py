@@ -21,7 +21,7 @@ from sidecar.core.publishing import (
     NeverDelivered,
     Refusal,
 )
-from sidecar.core.spooling import NewRecord
+from sidecar.core.spooling import CLUSTERS, NewRecord
 from sidecar.telemetry import names
 
 BEHIND_BYTES: Final = 16 * 1024 * 1024
@@ -75,7 +75,8 @@ class Pair:
     def __init__(
         self, first: Carrier, second: Carrier, *, producer: str, telemetry: Telemetry
     ) -> None:
-        self._clusters = (_Cluster("first", first), _Cluster("second", second))
+        here, there = CLUSTERS
+        self._clusters = (_Cluster(here, first), _Cluster(there, second))
         self._producer = producer
         self._telemetry = telemetry
         self._copies: set[asyncio.Task[int | None]] = set()

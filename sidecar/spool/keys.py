@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from sidecar.core.spooling import (
+    CLUSTERS,
     IDEMPOTENT_FOR_S,
     IDEMPOTENT_KEYS,
     Accepted,
@@ -15,7 +16,8 @@ from sidecar.core.spooling import (
 )
 from sidecar.spool.ledger import SpooledKey, digest
 
-_KEPT = struct.Struct("<8sdiq")
+_KEPT = struct.Struct("<8sdiqB")
+_NAMES: Final = (None, *CLUSTERS)
 _SHORT: Final = 8
 
 
@@ -68,7 +70,8 @@ class SpoolKeys:
         offset = -1 if outcome.offset is None else outcome.offset
         name = digest(what.key)
         kept.pop(name, None)
-        kept[name] = _KEPT.pack(_short(what), now_at, outcome.partition, offset)
+        which = _NAMES.index(outcome.cluster)
+        kept[name] = _KEPT.pack(_short(what), now_at, outcome.partition, offset, which)
         while kept:
             oldest = next(iter(kept))
             young = _KEPT.unpack(kept[oldest])[1] >= now_at - IDEMPOTENT_FOR_S
@@ -85,12 +88,16 @@ class SpoolKeys:
         kept = self._direct.get(topic, {}).get(digest(what.key))
         if kept is None:
             return None
-        short, at, partition, offset = _KEPT.unpack(kept)
+        short, at, partition, offset, which = _KEPT.unpack(kept)
         if at < now_at - IDEMPOTENT_FOR_S:
             return None
         if short != _short(what):
             return Claim.OTHER_CONTENT
-        return Accepted(partition=partition, offset=None if offset < 0 else offset)
+        return Accepted(
+            partition=partition,
+            offset=None if offset < 0 else offset,
+            cluster=_NAMES[which],
+        )
 
     async def _spooled(self, topic: str, what: Idempotency, now_at: float) -> Claim | Accepted:
         found = await self._lookup(topic, digest(what.key), now_at - IDEMPOTENT_FOR_S)

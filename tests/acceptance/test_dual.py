@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 import time
 import uuid
 from collections import defaultdict
@@ -179,6 +180,11 @@ def config(servers: tuple[str, str], topic: str, folder: Path) -> dict[str, Any]
         "spool": {"dir": str(folder)},
         "publish": {"delivery_timeout": "1s", "topics": {topic: {"outage": "dual"}}},
     }
+
+
+def events(daemon: Daemon, name: str) -> list[dict[str, Any]]:
+    """What it has logged under that name."""
+    return [line for line in daemon.logs() if line["event"] == name]
 
 
 def held(kafka: Kafka, topic: str) -> dict[tuple[int, Stamp], int]:
@@ -361,6 +367,39 @@ async def test_what_a_silent_cluster_alone_holds_is_told_as_a_gap_and_then_as_la
             await poll_until(lambda: found.seen == rest, PATIENCE_S, "both are read again")
     assert found.missed == {*alone}
     assert found.figures()[1:] == (len(alone), len(alone))
+
+
+async def test_a_reload_brings_the_second_cluster(
+    clusters: Clusters, topic: str, tmp_path: Path
+) -> None:
+    both = config(straight(clusters), topic, tmp_path)
+    alone = {key: value for key, value in both.items() if key != "kafka_second"}
+    alone["publish"] = {"topics": {topic: {"outage": "breaker"}}}
+    with Daemon(alone) as daemon:
+
+        async def reload(settings: dict[str, Any]) -> dict[str, Any]:
+            """The configuration is read anew; what is told of that."""
+            before = len(events(daemon, "config_reloaded"))
+            daemon.configure(settings)
+            daemon.send_signal(signal.SIGHUP)
+            await poll_until(
+                lambda: len(events(daemon, "config_reloaded")) > before, PATIENCE_S, "it says so"
+            )
+            return events(daemon, "config_reloaded")[-1]
+
+        producer = Producer(daemon, topic)
+        assert "cluster" not in await asyncio.to_thread(producer.send)
+        assert (await reload(both))["restart_needed_for"] == []
+        await both_take(producer, daemon)
+        async with reading(straight(clusters), topic) as found:
+            await poll_until(lambda: found.seen == producer.accepted, PATIENCE_S, "all are handled")
+        assert found.figures() == (0, 0, 0)
+
+        elsewhere = {**both, "kafka_second": {"bootstrap_servers": [f"127.0.0.1:{free_port()}"]}}
+        assert (await reload(elsewhere))["restart_needed_for"] == ["kafka_second"]
+        await both_take(producer, daemon)  # until the restart it is as it was
+        assert (await reload(alone))["restart_needed_for"] == ["kafka_second"]
+        assert "cluster" not in await asyncio.to_thread(producer.send)
 
 
 def test_kill_9_of_daemon_and_reader_loses_nothing_and_tells_no_false_gap(

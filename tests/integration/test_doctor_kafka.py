@@ -70,6 +70,28 @@ def test_one_broker_of_two_is_a_warning(kafka: Kafka, doctor: Doctor) -> None:
     assert f"0 messages behind on {topic} (partitions: 1)" in str(found)
 
 
+def test_the_second_cluster_is_looked_at_too(kafka: Kafka, tmp_path: Path) -> None:
+    away = f"127.0.0.1:{free_port()}"
+    config = {
+        "listen": {"address": f"127.0.0.1:{free_port()}"},
+        "kafka": {"bootstrap_servers": [kafka.bootstrap], "request_timeout": "2s"},
+        "kafka_second": {"bootstrap_servers": [away], "request_timeout": "2s"},
+    }
+    found = examine(config, tmp_path)
+    key = "kafka_second.bootstrap_servers"
+    found.expect("fault", key, away, "1 of 1 brokers can't be used", "start them")
+    config["kafka_second"] = {
+        "bootstrap_servers": [kafka.bootstrap],
+        "tls": {"enabled": True, "ca_file": str(tmp_path / "none.pem")},
+    }
+    found = examine(config, tmp_path)
+    found.expect("fault", None, None, r"kafka_second\.tls\.ca_file .*none\.pem", "see to the file")
+    config["kafka_second"] = config["kafka"]
+    found = examine(config, tmp_path)
+    assert found.code == 0
+    assert {KEY, key} <= {each["key"] for each in found.of("ok")}
+
+
 def test_a_connection_alone_is_no_answer(
     kafka: Kafka, toxiproxy: Toxiproxy, doctor: Doctor
 ) -> None:

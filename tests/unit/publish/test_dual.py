@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from sidecar.core.errors import SpoolFull
 from sidecar.core.outage import Outage
 from sidecar.core.publishing import (
     SEQUENCE_HEADER,
+    Carrier,
     Delivered,
     DeliveryFault,
+    PublishPolicy,
     Refusal,
     Refused,
     Spooled,
+    TopicPolicy,
 )
+from sidecar.publish.pair import Pair
 from sidecar.publish.placements import Placements
 from tests.servers import poll_until
 from tests.unit.publish.kit import TOPIC, PaperKafka, Shop, shop
@@ -149,6 +154,39 @@ async def test_records_are_placed_by_the_smaller_number_of_partitions() -> None:
         told = await one.publish(*(b"%d" % n for n in range(8)), key=None)
         assert {outcome.partition for outcome in told if isinstance(outcome, Delivered)} <= {0, 1}
         await poll_until(lambda: second.total > 0, PATIENCE_S, "the copies are there")
+
+
+async def test_a_repeated_request_has_the_same_answer() -> None:
+    async with two() as (one, _, second):
+        first = await one.publish(b"0", b"1", partition=0, once=("key", b"content"))
+        assert first == [Delivered(0, 0, "first"), Delivered(0, 1, "first")]
+        assert await one.publish(b"0", b"1", partition=0, once=("key", b"content")) == first
+        await until_there(second, b"0", b"1")
+
+
+async def test_a_reload_brings_a_second_cluster_and_counts_from_one() -> None:
+    kafka, second = PaperKafka(), PaperKafka()
+    async with shop(Outage.BREAKER, kafka=kafka) as one:
+        assert await one.publish(b"0", partition=0) == [Delivered(0, 0)]
+
+        def policy(outage: Outage) -> PublishPolicy:
+            return replace(one.desk.policy, topics={TOPIC: TopicPolicy(outage=outage)})
+
+        def pair(first: Carrier) -> Pair:
+            return Pair(first, second, producer="alloc", telemetry=one.telemetry)
+
+        assert await one.desk.reconfigure(policy(Outage.DUAL), pair)
+        incarnation = one.around.pair.incarnation if one.around.pair is not None else 0
+        assert incarnation > 0
+        assert await one.publish(b"1", partition=0) == [Delivered(0, 1, "first")]
+        await until_there(second, b"1")
+        # What is there stays; and what goes to one cluster meanwhile leaves no gap in the other.
+        assert not await one.desk.reconfigure(policy(Outage.BREAKER), pair)
+        assert await one.publish(b"2", partition=0) == [Delivered(0, 2)]
+        assert not await one.desk.reconfigure(policy(Outage.DUAL), pair)
+        await one.publish(b"3", partition=0)
+        await until_there(second, b"1", b"3")
+        assert counters(second) == [f"alloc/{incarnation}/1", f"alloc/{incarnation}/2"]
 
 
 async def test_an_incarnation_is_higher_than_the_last_whatever_the_clock_says(

@@ -197,6 +197,16 @@ async def test_a_direct_delivery_is_remembered_for_a_day() -> None:
     assert await keys.claim("t", A, AT + DAY_S + 1) is Claim.YOURS
 
 
+async def test_a_direct_delivery_is_remembered_with_the_cluster_that_has_it() -> None:
+    keys = SpoolKeys()
+    for cluster in (None, "first", "second"):
+        once = Idempotency(f"to {cluster}", b"12345678")
+        assert await keys.claim("t", once, AT) is Claim.YOURS
+        accepted = Accepted(partition=3, offset=9, cluster=cluster)
+        keys.settle("t", once, accepted, AT)
+        assert await keys.claim("t", once, AT) == accepted
+
+
 async def test_the_oldest_keys_are_forgotten_first() -> None:
     keys = SpoolKeys(most=3)
     for n in range(5):
