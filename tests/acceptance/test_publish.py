@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from sidecar.cli.main import cli as commands
 from tests.daemon import Answer, Daemon
 from tests.kafka import Kafka
 from tests.servers import free_port, poll_until_sync
@@ -97,10 +99,10 @@ def config(
 class Producer:
     """Hands over numbered records, and knows which of them were accepted."""
 
-    def __init__(self, topic: str) -> None:
+    def __init__(self, topic: str, first: int = 0) -> None:
         self.topic = topic
         self.accepted: dict[int, list[int]] = {0: [], 1: []}
-        self._next = 0
+        self._next = first
 
     def send(self, daemon: Daemon, partition: int, query: str = "") -> Answer:
         """One record; its answer comes in time."""
@@ -126,6 +128,13 @@ class Producer:
             mine = [r for r in records if r.partition == partition]
             assert list(dict.fromkeys(int(r.value) for r in mine)) == accepted
             assert {r.key for r in mine} <= {b"k%d" % partition}
+
+
+def cli(*arguments: str, lines: str | None = None) -> str:
+    """What a command prints; it has to succeed."""
+    done = CliRunner().invoke(commands, arguments, input=lines)
+    assert done.exit_code == 0, done.stderr
+    return done.stdout
 
 
 def waiting(daemon: Daemon) -> int:
@@ -251,7 +260,7 @@ def test_a_topic_that_is_deleted_and_made_again(way: Way, topic: str, tmp_path: 
     """Away is not gone; gone for long enough is, and a new topic of the name is taken up."""
     settings = config(way, topic, tmp_path)
     settings["publish"]["missing_topic_after"] = "5s"
-    producer, lost = Producer(topic), Producer(topic)
+    producer, lost = Producer(topic), Producer(topic, first=1000)
     letters = tmp_path / "dead-letters.ndjson"
     with Daemon(settings) as daemon:
         until_direct(daemon, producer)
@@ -277,6 +286,28 @@ def test_a_topic_that_is_deleted_and_made_again(way: Way, topic: str, tmp_path: 
         assert (refused.status, refused.body["title"]) == (404, "Unknown kafka topic")
         way.kafka.create_topic(topic, placement={0: [1], 1: [2]})
         producer = Producer(topic)
+        until_direct(daemon, producer)
+    said = cli("spool", "dead-letters", "put-back", str(tmp_path), "--topic", topic)
+    assert said == "3 put back\n"
+    for partition, accepted in lost.accepted.items():
+        producer.accepted[partition] += accepted
+    with Daemon(settings) as daemon:
+        until_direct(daemon, producer)
+    producer.check(way)
+
+
+def test_records_that_are_carried_to_another_node(way: Way, topic: str, tmp_path: Path) -> None:
+    """Its node is emptied while Kafka is away: they go by export and import, and in order."""
+    producer = Producer(topic)
+    here, there = tmp_path / "here", tmp_path / "there"
+    way.refuse()
+    with Daemon(config(way, topic, here)) as daemon:
+        assert {producer.send(daemon, p).status for p in (0, 1) * 3} == {202}
+    cli("spool", "import", str(there), lines=cli("spool", "export", str(here)))
+    with Daemon(config(way, topic, there)) as daemon:
+        assert waiting(daemon) == 6
+        assert {producer.send(daemon, p).status for p in (0, 1)} == {202}
+        way.heal()
         until_direct(daemon, producer)
     producer.check(way)
 

@@ -1,7 +1,8 @@
 """A real `nomad agent -dev` on free ports.
 
 Leaving the block ends the agent, and with it every task: in dev mode an agent destroys what it
-runs. What is left all the same is killed by process id.
+runs. What is left all the same is killed by process id. A second agent may join the first one as
+another host.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,13 +35,25 @@ class NomadAgent(NomadApi):
     Args:
         config: more configuration in HCL.
         namespace: the network it lives in; the machine's own by default.
+        joins: the server that this one is only a client of: another host, with folders of its own.
+        meta: what jobs may ask of this host.
     """
 
-    def __init__(self, *, config: str = "", namespace: Namespace | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        config: str = "",
+        namespace: Namespace | None = None,
+        joins: NomadAgent | None = None,
+        meta: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(Path(tempfile.mkdtemp(prefix="breaker-nomad-")), namespace)
         # The stand-ins of images run as other users too.
         self.folder.chmod(0o755)
         self._config = config
+        self._joins = joins
+        self._meta = dict(meta or {})
+        self.rpc_port = 0
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -68,10 +81,11 @@ class NomadAgent(NomadApi):
         self.close()
 
     def _start(self) -> None:
-        self.port = free_port()
+        self.port, self.rpc_port = free_port(), free_port()
         file = self.folder / "agent.hcl"
         file.write_text(self._hcl() + self._config, "utf-8")
-        command = [str(nomad_binary()), "agent", "-dev", "-config", str(file)]
+        mode = "-dev" if self._joins is None else "-client"
+        command = [str(nomad_binary()), "agent", mode, "-config", str(file)]
         if self._namespace is not None:
             command = [*self._namespace.enter, *command]
         own = {k: v for k, v in os.environ.items() if not k.startswith(NOT_OF_THE_TEST)}
@@ -86,14 +100,22 @@ class NomadAgent(NomadApi):
             )
 
     def _hcl(self) -> str:
+        role, servers = "server { raft_multiplier = 1 }", ""
+        if self._joins is not None:
+            here = "127.0.0.1"
+            role = f'advertise {{ http = "{here}" rpc = "{here}" serf = "{here}" }}'
+            servers = f'enabled = true\nservers = ["{here}:{self._joins.rpc_port}"]'
+        meta = " ".join(f'{name} = "{value}"' for name, value in self._meta.items())
         return f"""
             data_dir = "{self.folder / "data"}"
             bind_addr = "127.0.0.1"
             log_level = "WARN"
             disable_update_check = true
-            ports {{ http = {self.port} rpc = {free_port()} serf = {free_port()} }}
-            server {{ raft_multiplier = 1 }}
+            ports {{ http = {self.port} rpc = {self.rpc_port} serf = {free_port()} }}
+            {role}
             client {{
+              {servers}
+              meta {{ {meta} }}
               network_interface = "{self._namespace.interface if self._namespace else "lo"}"
               cni_path = "{self._cni_path()}"
               # Twelve allocations are to fit on whatever this machine is.
@@ -131,8 +153,13 @@ class NomadAgent(NomadApi):
             raise AssertionError("Nomad ended")
         with contextlib.suppress(OSError, AssertionError):
             nodes: list[dict[str, Any]] = self.get("/v1/nodes")
-            return any(node["Status"] == "ready" for node in nodes)
+            return any(n["ID"] == self.node_id and n["Status"] == "ready" for n in nodes)
         return False
+
+    @property
+    def node_id(self) -> str:
+        """What its host is called."""
+        return str(self.get("/v1/agent/self")["stats"]["client"]["node_id"])
 
     def close(self) -> None:
         """End it, its tasks and what it mounted, and remove its folder."""
@@ -152,11 +179,13 @@ class NomadAgent(NomadApi):
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _left(self) -> Iterator[int]:
-        """Processes of this agent that outlived it: its data folder is in their environment."""
+        """Processes of this agent that outlived it: its data folder is in what they were given."""
         mark = str(self.folder / "data").encode()
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
-                if entry.name.isdigit() and mark in (entry / "environ").read_bytes():
+                if entry.name.isdigit() and any(
+                    mark in (entry / given).read_bytes() for given in ("environ", "cmdline")
+                ):
                     yield int(entry.name)
 
     def said(self) -> str:
