@@ -61,9 +61,9 @@ def cluster() -> Iterator[Cluster]:
             yield Cluster(kafka, ways, side)
 
 
-def probing(cluster: Cluster) -> dict[str, object]:
+def probing(cluster: Cluster, **more: object) -> dict[str, object]:
     """A sidecar that sends canaries, and nothing else to judge by."""
-    probe = {"failures": FAILURES, "interval": f"{INTERVAL_S:g}s"}
+    probe = {"failures": FAILURES, "interval": f"{INTERVAL_S:g}s", **more}
     return {
         "store": "memory",
         "kafka": {"bootstrap_servers": cluster.bootstrap.split(",")},
@@ -144,6 +144,31 @@ def test_packets_that_are_dropped_are_noticed_within_the_canarys_own_deadline(
         finally:
             cluster.ways[3].heal()
         heals(daemon)
+
+
+def test_a_broker_that_answers_late_is_slow_and_not_lost(cluster: Cluster) -> None:
+    """Each canary comes back, and through one broker later than `max_latency`."""
+    way_s, most_s = 0.6, 0.9
+    latency = {"interval": "4s", "max_latency": f"{most_s:g}s"}
+    with Daemon(probing(cluster, **latency)) as daemon:
+        poll_until_sync(healthy(daemon), DEADLINE_S, "canaries come back")
+        assert word(daemon)["evidence"]["latency"] <= most_s
+        cluster.ways[2].slow(way_s)
+        try:
+            first = opened(daemon)
+            evidence = first["evidence"]
+            assert evidence["slow_brokers"] == "2"
+            assert (evidence["failing_brokers"], evidence["failed_in_row"]) == (None, 0)
+            assert evidence["max_latency"] == most_s
+            # Its acknowledgement comes that much later, and what is read back again.
+            assert 2 * way_s <= evidence["latency"] < 2.0
+            late = f"{evidence['latency'] * 1000:.1f} ms"
+            assert first["detail"] == (
+                f"a canary is read back late, at most 900.0 ms: broker 2: {late}"
+            )
+        finally:
+            cluster.ways[2].heal()
+        poll_until_sync(healthy(daemon), DEADLINE_S, "canaries come back in time")
 
 
 def test_a_whole_cluster_behind_dropped_packets_hangs_nothing(cluster: Cluster) -> None:
