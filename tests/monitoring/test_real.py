@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import re
+import json
 import subprocess
 import time
 import uuid
@@ -12,11 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from sidecar.telemetry import names
-from sidecar.telemetry.names import METRICS
-from tests.acceptance.support import Consumers, Place, fleet, measured, timing
+from tests.acceptance.support import Consumers, Place, body, fleet, measured, timing
 from tests.daemon import Daemon
 from tests.kafka import Kafka
+from tests.monitoring import handing
 from tests.monitoring.prometheus import Prometheus
 from tests.monitoring.promql import asked
 from tests.monitoring.sources import annotation_queries, expressions, panel_queries, rules
@@ -27,11 +26,6 @@ pytestmark = [pytest.mark.consul, pytest.mark.kafka, pytest.mark.promtool]
 DEADLINE_S = 60.0
 SILENT = {"panel Restarts A", "panel Canaries lost A"}
 """What has nothing to show, because no sidecar has been restarted and no canary got lost."""
-OF_PRODUCERS = {str(metric) for metric in METRICS if metric.by == "publisher"} | {
-    str(names.LOCAL_GATE),
-    str(names.LOCAL_CLOSURES),
-}
-"""What only sidecars export that take records for Kafka, or hear of deliveries: none does here."""
 BY_PROMETHEUS = {"up", "ALERTS"}
 
 
@@ -40,11 +34,21 @@ def _breakers(topic: str) -> dict[str, dict[str, object]]:
     signals = {
         "lag": {},
         "probe": {"interval": "1s", "topic": f"{topic}-probe"},
+        "delivery": {"quorum": 2, "local": {}},
     }
     return {
         "orders": timing(half_open=quick, topic=topic, group=topic, signals=signals),
         "refunds": timing(mode="shadow"),
     }
+
+
+class Producers(Consumers):
+    """One that delivers, so that the signal for it has something to go by."""
+
+    def _turn(self) -> None:
+        key = f"{self._place.reports(self._breaker)}/api-1"
+        self._place.consul.kv_put(key, json.dumps({**json.loads(body()), "role": "producer"}))
+        self._ended.wait(self._every_s)
 
 
 class Scene:
@@ -56,12 +60,12 @@ class Scene:
         self.prometheus = prometheus
 
     def quiet(self) -> bool:
-        """All three scraped, every rule evaluated without a fault, and no alert even pending."""
+        """All scraped, every rule evaluated without a fault, and no alert even pending."""
         groups = self.prometheus.ask("rules")["groups"]
         health = {rule["health"] for group in groups for rule in group["rules"]}
         return (
             health == {"ok"}
-            and len(self.prometheus.now('up{fleet="dc1"} == 1')) == len(self.daemons)
+            and len(self.prometheus.now('up{fleet="dc1"} == 1')) == len(self.daemons) + 2
             and len(self.prometheus.now("breaker_evaluations_total{result='unchanged'} > 0")) == 2
             and not self.prometheus.ask("alerts")["alerts"]
         )
@@ -96,12 +100,17 @@ def scene(
     config = place.config(_breakers(topic), kafka={"bootstrap_servers": [kafka.bootstrap]})
     with (
         fleet(config) as daemons,
+        handing.handing(config, kafka, topic, folder) as records,
         Consumers(place, breaker="orders") as orders,
         Consumers(place, breaker="refunds") as refunds,
-        Prometheus(folder, {f"n{d.port}": f"{d.host}:{d.port}" for d in daemons}) as prometheus,
+        Producers(place, breaker="orders"),
+        Prometheus(
+            folder, {f"n{d.port}": f"{d.host}:{d.port}" for d in (*daemons, *records.daemons)}
+        ) as prometheus,
     ):
         scene = Scene(place, daemons, prometheus)
         poll_until_sync(scene.quiet, DEADLINE_S, "a healthy fleet raises no alert")
+        records.hand()
         # Each relapse opens it again, so that no slow scrape can miss it.
         began = time.monotonic()
         orders.fail = refunds.fail = 25
@@ -116,16 +125,6 @@ def scene(
         orders.fail = refunds.fail = 0
         poll_until_sync(lambda: scene.over("BreakerOpen"), DEADLINE_S, "BreakerOpen is resolved")
         yield scene
-
-
-def _plain(metric: str) -> str:
-    """A metric's name without what a histogram adds to it."""
-    return re.sub(r"_(bucket|count|sum)$", "", metric)
-
-
-def _of_producers(expr: str) -> bool:
-    """Whether an expression is about nothing but what producers bring."""
-    return {_plain(metric) for metric in asked(expr).metrics} <= OF_PRODUCERS
 
 
 def _force(place: Place, breaker: str) -> None:
@@ -155,6 +154,7 @@ def test_nothing_else_has_fired(scene: Scene) -> None:
         "BreakerShadowRejecting",
         "BreakerOverride",
         "BreakerFlapping",  # while it was kept failing, it opened again and again
+        *handing.ALERTS,
     }
 
 
@@ -165,8 +165,7 @@ def test_every_metric_and_label_is_really_exported(scene: Scene) -> None:
         exported[labels.pop("__name__")] |= labels.keys()
     for where, expr in expressions().items():
         needs = asked(expr)
-        metrics = {m for m in needs.metrics if _plain(m) not in OF_PRODUCERS}
-        metrics -= BY_PROMETHEUS | rules("record").keys()
+        metrics = needs.metrics - BY_PROMETHEUS - rules("record").keys()
         assert metrics <= exported.keys(), where
         if metrics:
             assert needs.grouped <= set[str]().union(*(exported[m] for m in metrics)) | {"__name__"}
@@ -183,7 +182,6 @@ def test_every_panel_and_mark_has_something_to_show(scene: Scene) -> None:
         for name in ("job", "fleet", "breaker"):
             shown = {where: expr.replace(f"${name}", ".*") for where, expr in shown.items()}
         shown = {where: e.replace("$__rate_interval", "30s") for where, e in shown.items()}
-        shown = {where: e for where, e in shown.items() if not _of_producers(e)}
         return {where for where, expr in shown.items() if not scene.prometheus.ever(expr)}
 
     poll_until_sync(lambda: empty() <= SILENT, DEADLINE_S, "every query has had an answer")
