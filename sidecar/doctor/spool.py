@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sidecar.doctor.files import own_it, to_be_made, writable
 from sidecar.doctor.findings import Finding, fault, fine, warning
+from sidecar.publish.deadletters import FILE, MAX_BYTES
 
 CHECK = "spool.dir"
 SLOW_S = 0.1
@@ -42,6 +43,7 @@ def folder(path: str, max_bytes: int, environ: Mapping[str, str]) -> Iterator[Fi
     yield from _lasting(place, environ)
     yield from _room(place, max_bytes)
     yield from _sync(place)
+    yield from _letters(place)
 
 
 def _lasting(place: Path, environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -83,6 +85,15 @@ def _room(place: Path, max_bytes: int) -> Iterator[Finding]:
         yield warning(CHECK, said, mend, CHECK, place)
     else:
         yield fine(CHECK, said, CHECK, place)
+
+
+def _letters(place: Path) -> Iterator[Finding]:
+    """What Kafka would never take, and somebody should look at."""
+    file = place / FILE
+    if file.is_file() and (size := file.stat().st_size):
+        said = f"has {size / _MIB:.1f} MiB of dead letters, of {MAX_BYTES / _MIB:.0f} at most"
+        mend = f"breaker-sidecar spool dead-letters ls {place}"
+        yield warning(CHECK, said, mend, CHECK, place)
 
 
 def _sync(place: Path) -> Iterator[Finding]:

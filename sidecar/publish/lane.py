@@ -21,6 +21,7 @@ from sidecar.core.publishing import (
     DeliveryFault,
     Dropped,
     NeverDelivered,
+    NotListed,
     Outcome,
     Refusal,
     Refused,
@@ -224,6 +225,8 @@ class Lane:
 
     async def _failed(self, items: list[Item], fault: DeliveryFault) -> None:
         self.topic.failed(str(fault))
+        if isinstance(fault, NotListed):
+            self.topic.wonder()
         match fate(self.topic.policy.outage, permanent=False):
             case Fate.SPOOL:
                 await self._append(items, perhaps=not fault.unsent)

@@ -154,14 +154,20 @@ class Topic:
 
         Of two clusters each would have to say so; with those, records wait.
         """
-        if self.pair is not None or self.around.policy.missing_topic_after_s <= 0:
+        if (asking := self.wonder()) is None:
             return False
+        await asyncio.shield(asking)
+        return self.absence.certain
+
+    def wonder(self) -> asyncio.Task[None] | None:
+        """Ask the cluster aside whether there is such a topic; None: that is of no use."""
+        if self.pair is not None or self.around.policy.missing_topic_after_s <= 0:
+            return None
         if self._asking is None:
             self._asking = asyncio.get_running_loop().create_task(
                 self._ask(), name=f"ask for {self.name}"
             )
-        await asyncio.shield(self._asking)
-        return self.absence.certain
+        return self._asking
 
     async def _ask(self) -> None:
         try:

@@ -40,6 +40,14 @@ def test_too_little_room_for_what_may_wait(tmp_path: Path) -> None:
     assert "spool.max_bytes is" in found
 
 
+def test_dead_letters_are_to_be_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "dead-letters.ndjson").touch()
+    assert told(list(spool.folder(str(tmp_path), 1, {})), Level.WARNING) == ""
+    (tmp_path / "dead-letters.ndjson").write_bytes(bytes(3 << 20))
+    (found,) = [one for one in spool.folder(str(tmp_path), 1, {}) if one.level is Level.WARNING]
+    assert "3.0 MiB of dead letters, of 256 at most" in found.said
+
+
 def test_a_folder_that_goes_with_the_allocation(tmp_path: Path) -> None:
     (tmp_path / "alloc" / "spool").mkdir(parents=True)
     environ = {"NOMAD_ALLOC_DIR": str(tmp_path / "alloc")}

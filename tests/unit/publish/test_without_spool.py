@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from sidecar.core.absence import Presence
 from sidecar.core.outage import Outage
 from sidecar.core.publishing import (
     Delivered,
@@ -94,6 +95,24 @@ async def test_one_bad_record_costs_itself_alone() -> None:
 async def test_an_unknown_topic_is_refused_for_good() -> None:
     async with shop(Outage.REJECT, kafka=PaperKafka(None)) as one:
         assert whys(await one.publish(b"1")) == [Refusal.UNKNOWN_TOPIC]
+
+
+async def test_a_topic_that_is_gone_is_refused_for_good_once_that_is_certain() -> None:
+    async with shop(Outage.REJECT, missing_topic_after_s=0.2) as one:
+        assert whys(await one.publish(b"1", partition=0)) == ["Delivered"]
+        one.kafka.said = Presence.ABSENT
+        assert whys(await one.publish(b"2", partition=0)) == [Refusal.UNAVAILABLE]
+
+        async def gone() -> bool:
+            return whys(await one.publish(b"3", partition=0)) == [Refusal.UNKNOWN_TOPIC]
+
+        await poll_until(gone, 10.0, "it is gone")
+        one.kafka.said = Presence.PRESENT
+
+        async def back() -> bool:
+            return whys(await one.publish(b"4", partition=0)) == ["Delivered"]
+
+        await poll_until(back, 10.0, "it was made again")
 
 
 async def test_what_is_outstanding_is_bounded() -> None:
