@@ -147,7 +147,7 @@ def take_out(
     with _locked(path) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
         first()
         try:
-            with _create(beside) as kept:
+            with _create(beside, os.fstat(descriptor)) as kept:
                 gone = _sift(file, kept, wanted, unreadable)
                 kept.flush()
                 os.fsync(kept.fileno())
@@ -176,9 +176,13 @@ def _sift(
     return gone
 
 
-def _create(path: Path) -> IO[bytes]:
+def _create(path: Path, like: os.stat_result) -> IO[bytes]:
+    """A new file of the same owner: root's hand must not take it from the sidecars."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.fdopen(os.open(path, flags, 0o600), "wb")
+    file = os.fdopen(os.open(path, flags, 0o600), "wb")
+    with contextlib.suppress(PermissionError):
+        os.fchown(file.fileno(), like.st_uid, like.st_gid)
+    return file
 
 
 @contextmanager

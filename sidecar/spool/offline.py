@@ -5,6 +5,7 @@ Each function takes `spool.dir`, or one spool in it.
 
 from __future__ import annotations
 
+import os
 import secrets
 import sqlite3
 import time
@@ -225,9 +226,17 @@ def import_into(root: Path, records: Iterable[tuple[str, int, NewRecord]]) -> tu
         if (root / name).exists():
             _clear(root)
             raise SpoolFault(f"{root / name} is there already: the very same was imported before")
+        _give(made, root.stat())
         files.rename(made, root / name)
         files.sync_folder(root)
     return name, count
+
+
+def _give(made: Path, like: os.stat_result) -> None:
+    """Whose `spool.dir` it is, whose all in it is, also by root's hand: a sidecar is to move it."""
+    for path in (made, *made.rglob("*")):
+        with suppress(PermissionError):
+            os.chown(path, like.st_uid, like.st_gid, follow_symlinks=False)
 
 
 def _append(vault: Vault, topic: str, partition: int, packed: list[Packed]) -> None:

@@ -381,6 +381,18 @@ def test_a_stop_with_everything_down_is_in_time_and_loses_nothing(
     producer.check(way)
 
 
+def test_a_second_daemon_on_the_same_spool_is_refused(way: Way, topic: str, tmp_path: Path) -> None:
+    settings, same = config(way, topic, tmp_path), {"NOMAD_ALLOC_ID": "the-same"}
+    producer = Producer(topic)
+    with Daemon(settings, env=same) as daemon:
+        until_direct(daemon, producer)
+        with Daemon(settings, env=same, wait=False) as second:
+            assert second.wait(30.0) == 1
+            assert "in use by another process" in second.said()
+        until_direct(daemon, producer)
+    producer.check(way)
+
+
 def test_a_full_spool_refuses_and_goes_on_when_there_is_room(
     way: Way, topic: str, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,18 @@ def test_what_is_put_back_waits_in_the_spool_and_is_no_letter_any_more(
     box.vault.close()
     again = invoke(*which)
     assert (again.exit_code, again.stdout) == (0, "0 put back\n")
+
+
+def test_what_root_does_is_not_roots(folder: Path, invoke: Invoke) -> None:
+    """Where the tests aren't root's, all of it is ours anyway."""
+    owner = 12345 if os.geteuid() == 0 else os.geteuid()
+    for path in (folder, folder / FILE):
+        os.chown(path, owner, -1)
+    which = ("spool", "dead-letters", "put-back", str(folder), "--topic", "orders")
+    assert invoke(*which).exit_code == 0
+    found = list(folder.rglob("*"))
+    assert len(found) > 5
+    assert {path.stat().st_uid for path in found} == {owner}
 
 
 def test_partitions_may_be_chosen_anew(folder: Path, invoke: Invoke) -> None:
