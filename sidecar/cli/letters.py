@@ -28,7 +28,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _HEADS = ("ID", "SET ASIDE", "TOPIC", "PARTITION", "REASON", "KEY", "BYTES", "DETAIL")
 
-folder = click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+folder = click.argument("folder", type=click.Path(path_type=Path))
 """`spool.dir`, in which the file of dead letters lies."""
 everything = click.option("--all", "everything", is_flag=True, help="All of them.")
 dry_run = click.option("--dry-run", is_flag=True, help="Only say how many that would be.")
@@ -160,8 +160,9 @@ def put_back(
     doesn't take is set aside again.
     """
     wanted = _meant(_wanted(given), everything)
-    if dry_run:
-        _told("put back", _count(folder, wanted), output, dry_run=True)
+    matched = _count(folder, wanted)
+    if dry_run or not matched:
+        _told("put back", matched, output, dry_run=dry_run)
         return
     from sidecar.publish.deadletters import take_out
     from sidecar.spool.offline import import_into
@@ -200,8 +201,9 @@ def purge(
 ) -> None:
     """Delete letters for good; with --all also lines that are none."""
     wanted = _meant(_wanted(given), everything)
-    if dry_run:
-        _told("deleted", _count(folder, wanted, unreadable=everything), output, dry_run=True)
+    matched = _count(folder, wanted, unreadable=everything)
+    if dry_run or not matched:
+        _told("deleted", matched, output, dry_run=dry_run)
         return
     from sidecar.publish.deadletters import take_out
 
@@ -223,6 +225,8 @@ def _walk(folder: Path, walked: Walked | None = None) -> Iterator[tuple[str, Let
     """The letters; says at the end what else was there, unless the caller counts that."""
     from sidecar.publish.deadletters import Walked, walk
 
+    if not folder.is_dir():
+        raise WrongUsage(f"{printable(str(folder))} is no folder: name spool.dir")
     met = walked or Walked()
     try:
         yield from walk(folder, met)
