@@ -20,6 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 from sidecar.cli.main import cli as commands
+from tests.acceptance.support import measured
 from tests.daemon import Answer, Daemon
 from tests.kafka import Kafka
 from tests.servers import free_port, poll_until_sync
@@ -102,6 +103,7 @@ class Producer:
     def __init__(self, topic: str, first: int = 0) -> None:
         self.topic = topic
         self.accepted: dict[int, list[int]] = {0: [], 1: []}
+        self.slowest_s = 0.0
         self._next = first
 
     def send(self, daemon: Daemon, partition: int, query: str = "") -> Answer:
@@ -115,7 +117,9 @@ class Producer:
             {**RAW, "Kafka-Partition": str(partition), "Kafka-Key": f"k{partition}"},
             timeout_s=30.0,
         )
-        assert time.monotonic() - began < LATE_S
+        took_s = time.monotonic() - began
+        assert took_s < LATE_S
+        self.slowest_s = max(self.slowest_s, took_s)
         if answer.status in {200, 202}:
             self.accepted[partition].append(number)
         return answer
@@ -252,6 +256,7 @@ def test_a_partition_without_a_leader(way: Way, topic: str, tmp_path: Path) -> N
             way.kafka.start()
         for producer in producers:
             until_direct(daemon, producer)
+    measured("the slowest answer, breaker and spool_failed", [p.slowest_s for p in producers])
     for producer in producers:
         producer.check(way)
 
