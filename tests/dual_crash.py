@@ -189,7 +189,7 @@ def _check(
         for partition, producer, incarnation, first, last in reader.told("gap")
         for counter in range(int(first), int(last) + 1)
     ]
-    assert not held.keys() & {*gaps}, "told to be missing, and there"
+    assert not (false := held.keys() & {*gaps}), f"told to be missing, and there: {false}"
     assert not reader.told("late")
     given = reader.told("given")
     return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
@@ -18,6 +18,14 @@ log = logging.getLogger(__name__)
 OWN_SETTINGS = frozenset(
     {"enable_auto_commit", "group_id", "key_deserializer", "value_deserializer"}
 )
+
+
+class Kept(NamedTuple):
+    """What is committed of a partition."""
+
+    offset: int
+    note: str
+    """See `frontier`."""
 
 
 class Cluster:
@@ -49,16 +57,24 @@ class Cluster:
         """Whether it was reached since the start; it may be away by now."""
         return self._consumer is not None
 
-    async def connect(self, topics: Collection[str]) -> list[Place]:
-        """Reach it, and say which partitions the topics have. Raises SourceError."""
+    async def connect(self, topics: Collection[str]) -> dict[Place, Kept | None]:
+        """Reach it, and say which partitions the topics have, and what is committed of each.
+
+        Raises:
+            SourceError: it can't be reached, or lacks a topic.
+        """
         consumer = AIOKafkaConsumer(**self._settings)
         try:
             async with asyncio.timeout(self._timeout_s):
                 await consumer.start()
                 told = await consumer._client.fetch_all_metadata()
-            places = [Place(t, p) for t in topics for p in told.partitions_for_topic(t) or ()]
-            if missing := set(topics) - {place.topic for place in places}:
-                raise SourceError(f"the {self.name} cluster has no topic {min(missing)}")
+                parts = sorted(
+                    TopicPartition(t, p) for t in topics for p in told.partitions_for_topic(t) or ()
+                )
+                if missing := set(topics) - {part.topic for part in parts}:
+                    raise SourceError(f"the {self.name} cluster has no topic {min(missing)}")
+                # The library's own `committed` leaves the note out.
+                kept = await consumer._coordinator.fetch_committed_offsets(parts)
         except (TimeoutError, KafkaError, OSError) as error:
             await close(consumer, self._timeout_s)
             raise SourceError(f"the {self.name} cluster: {_why(error)}") from error
@@ -66,7 +82,7 @@ class Cluster:
             await close(consumer, self._timeout_s)
             raise
         self._consumer = consumer
-        return sorted(places)
+        return {Place(*tp): Kept(*kept[tp]) if tp in kept else None for tp in parts}
 
     def assign(self, places: Collection[Place]) -> None:
         """Read these from now on, each from what was committed."""
@@ -88,11 +104,11 @@ class Cluster:
             raise SourceError(f"the {self.name} cluster: {_why(error)}") from error
         return batch
 
-    async def commit(self, positions: Mapping[Place, int]) -> None:
-        """The offsets to go on from. Raises SourceError."""
+    async def commit(self, positions: Mapping[Place, Kept]) -> None:
+        """The offsets to go on from, and the notes. Raises SourceError."""
         if self._consumer is None:
             raise SourceError(f"the {self.name} cluster is away")
-        offsets = {TopicPartition(*place): offset for place, offset in positions.items()}
+        offsets = {TopicPartition(*place): tuple(kept) for place, kept in positions.items()}
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._consumer.commit(offsets)

@@ -14,7 +14,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sidecar.consumer.cluster import Cluster
+from sidecar.consumer.cluster import Cluster, Kept
+from sidecar.consumer.frontier import Frontier, read
 from sidecar.consumer.kafka import KafkaSource
 from sidecar.consumer.merge import SIDES, Copy, Gap, Given, Merge, Outcome, stamp_of
 from sidecar.consumer.source import Listener, Place, Record, Source, SourceError
@@ -140,6 +141,9 @@ class _Part:
         self.given = 0
         """How many are or were ready: the next one's offset."""
         self.trails = [Trail() for _ in range(SIDES)]
+        self.frontier = Frontier()
+        self.committed: list[int | None] = [None] * SIDES
+        """What each cluster was told last, or before the start."""
 
     @property
     def handed(self) -> int:
@@ -156,7 +160,7 @@ class DualSource:
         self._clusters = clusters
         self._parts: dict[Place, _Part] = {}
         self._paused: set[Place] = set()
-        self._owed: list[dict[Place, int]] = [{} for _ in clusters]
+        self._owed: list[dict[Place, Kept]] = [{} for _ in clusters]
         """What each cluster has not taken of what is committed."""
         self._tasks: list[asyncio.Task[None]] = []
         self._there = asyncio.Event()
@@ -183,7 +187,7 @@ class DualSource:
         while True:
             try:
                 if not cluster.connected:
-                    self._begin(cluster, await cluster.connect(self._topics))
+                    self._begin(side, await cluster.connect(self._topics))
                     told = False
                 batch = await cluster.poll(POLL_RECORDS, POLL_S, self._full(side))
             except SourceError as error:
@@ -195,8 +199,9 @@ class DualSource:
             for place, records in batch.items():
                 self._take(side, Place(*place), records)
 
-    def _begin(self, cluster: Cluster, places: Sequence[Place]) -> None:
+    def _begin(self, side: int, places: Mapping[Place, Kept | None]) -> None:
         """A cluster is there; the first one says which partitions there are."""
+        cluster = self._clusters[side]
         if not self._parts:
             wanted = self._how.partitions
             self._parts = {
@@ -208,8 +213,18 @@ class DualSource:
             log.warning("the %s cluster lacks %s", cluster.name, min(missing))
         if not self._parts:
             raise SourceError("the topics have none of the partitions that were asked for")
+        for place, part in self._parts.items():
+            if (kept := places.get(place)) is not None:
+                self._resume(side, place, part, kept)
         cluster.assign([place for place in places if place in self._parts])
         self._there.set()
+
+    def _resume(self, side: int, place: Place, part: _Part, kept: Kept) -> None:
+        """Go on from what is noted there, where the other cluster hasn't told more."""
+        part.committed[side] = kept.offset
+        for producer, at in read(kept.note):
+            part.frontier.resume(producer, at)
+            self._settle(place, part, part.merge.resume(producer, at, time.monotonic()))
 
     def _full(self, side: int) -> set[Place]:
         most = self._how.most_withheld
@@ -223,9 +238,9 @@ class DualSource:
         part, now = self._parts[place], time.monotonic()
         trail = part.trails[side]
         for record in records:
-            step = Step(record)
+            step = Step(record, stamp_of(record.headers))
             trail.add(step)
-            self._settle(place, part, part.merge.take(side, stamp_of(record.headers), step, now))
+            self._settle(place, part, part.merge.take(side, step.stamp, step, now))
             trail.squeeze()
         self._news.set()
 
@@ -250,6 +265,8 @@ class DualSource:
 
     def _give(self, part: _Part, step: Step) -> None:
         step.at = part.given
+        if step.stamp is not None:
+            part.frontier.add(part.given, step.stamp)
         of = step.record
         part.ready.append(
             Merged(of.topic, of.partition, part.given, of.timestamp, of.key, of.value, of.headers)
@@ -311,10 +328,15 @@ class DualSource:
             SourceError: neither has taken it.
         """
         for place, position in positions.items():
+            part = self._parts[place]
+            part.frontier.until(position)
+            note = part.frontier.note
             for side, owed in enumerate(self._owed):
-                offset = self._parts[place].trails[side].until(position)
-                if offset is not None:
-                    owed[place] = offset
+                offset = part.committed[side] = (
+                    part.trails[side].until(position) or part.committed[side]
+                )
+                if offset is not None:  # also of one that brought nothing new: the note is
+                    owed[place] = Kept(offset, note)
         asked = [side for side, owed in enumerate(self._owed) if owed]
         faults = [f for f in await asyncio.gather(*map(self._commit, asked)) if f is not None]
         if faults and len(faults) == len(asked):

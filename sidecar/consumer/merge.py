@@ -151,6 +151,18 @@ class Merge(Generic[T]):
         # Also after a copy: that a cluster has come so far may be what others wait for.
         yield from self._advance(stamp.producer, stream, now)
 
+    def resume(self, producer: str, at: At, now: float) -> Iterator[Outcome[T]]:
+        """All of a producer's records before that one were done when the reader last ran."""
+        stream = self._stream(producer)
+        if stream.next is not None and at <= stream.next:
+            return
+        stream.next = at
+        while stream.order and stream.order[0] < at:
+            held = stream.held.pop(heappop(stream.order))
+            self.withheld[held.side] -= 1
+            yield Copy(held.item, None)
+        yield from self._advance(producer, stream, now)
+
     def tick(self, now: float) -> Iterator[Outcome[T]]:
         """Time has passed."""
         for producer, stream in list(self._waiting.items()):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 
+from sidecar.consumer.merge import Stamp
 from sidecar.consumer.source import Record
 
 
 class Step:
     """A record as one cluster has it."""
 
-    __slots__ = ("at", "record", "twin")
+    __slots__ = ("at", "record", "stamp", "twin")
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, stamp: Stamp | None = None) -> None:
         self.record = record
+        self.stamp = stamp
         self.at: int | None = None
         """It is done when the merged record with this offset and all before are; None: it is
         withheld."""

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from sidecar.consumer.cluster import Cluster
+from sidecar.consumer.cluster import Cluster, Kept
 from sidecar.consumer.dual import Dual, DualSource
 from sidecar.consumer.merge import SEQUENCE, Gap
 from sidecar.consumer.source import Place, Record, SourceError
@@ -31,7 +31,7 @@ class PaperCluster:
         self.at = 0
         self.away = False
         self.connected = False
-        self.committed: dict[Place, int] = {}
+        self.kept: Kept | None = None
 
     def add(self, *counters: int) -> None:
         for counter in counters:
@@ -39,11 +39,16 @@ class PaperCluster:
             value = b"%d" % counter
             self.log.append(Rec(offset=100 + len(self.log), value=value, headers=stamp))
 
-    async def connect(self, topics: Collection[str]) -> list[Place]:
+    @property
+    def committed(self) -> dict[Place, int]:
+        return {} if self.kept is None else {HERE: self.kept.offset}
+
+    async def connect(self, topics: Collection[str]) -> dict[Place, Kept | None]:
         if self.away:
             raise SourceError("away")
         self.connected = True
-        return [HERE]
+        self.at = 0 if self.kept is None else self.kept.offset - 100
+        return {HERE: self.kept}
 
     def assign(self, places: Collection[Place]) -> None:
         assert list(places) == [HERE]
@@ -57,10 +62,10 @@ class PaperCluster:
         batch, self.at = self.log[self.at :], len(self.log)
         return {HERE: batch} if batch else {}
 
-    async def commit(self, positions: Mapping[Place, int]) -> None:
+    async def commit(self, positions: Mapping[Place, Kept]) -> None:
         if self.away:
             raise SourceError("away")
-        self.committed |= positions
+        self.kept = positions.get(HERE, self.kept)
 
     async def unread(self, places: Collection[Place]) -> dict[Place, int]:
         if self.away:
@@ -83,16 +88,17 @@ class Nobody:
 
 @asynccontextmanager
 async def two(
-    away: Collection[int] = (), **how: Any
+    away: Collection[int] = (), before: Sequence[PaperCluster] | None = None, **how: Any
 ) -> AsyncIterator[tuple[Dual, DualSource, PaperCluster, PaperCluster]]:
-    dual = Dual("t", first="a", second="b", wait_s=WAIT_S, **how)
-    clusters = (PaperCluster("first"), PaperCluster("second"))
+    """A source and its clusters; `before`: as another one has left them."""
+    dual = Dual("t", first="a", second="b", **{"wait_s": WAIT_S, **how})
+    clusters = before or (PaperCluster("first"), PaperCluster("second"))
     for side in away:
         clusters[side].away = True
     source = DualSource(dual, ["t"], cast("Sequence[Cluster]", clusters))
     await source.start(Nobody())
     try:
-        yield dual, source, *clusters
+        yield dual, source, clusters[0], clusters[1]
     finally:
         await source.stop()
 
@@ -143,6 +149,43 @@ async def test_one_that_is_away_is_told_when_it_is_back() -> None:
         first.add(4)
         with pytest.raises(SourceError):
             await source.ends([HERE])
+
+
+async def test_what_was_done_before_a_restart_is_neither_missing_nor_given_again() -> None:
+    async with two() as (_, source, first, second):
+        first.add(1, 2, 3)  # the second lacks one, and lags behind
+        second.add(1)
+        assert await read(source, 3) == [1, 2, 3]
+        await source.commit({HERE: 1})
+        await source.commit({HERE: 3})
+        assert (first.committed, second.committed) == ({HERE: 103}, {HERE: 101})
+    second.add(3, 4)
+    async with two(before=(first, second)) as (dual, source, *_):
+        assert await read(source, 1) == [4]
+        assert (dual.figures.copies, dual.figures.gaps) == (1, 0)
+        await source.commit({HERE: 1})
+        assert second.committed == {HERE: 103}
+
+
+async def test_what_the_cluster_knows_that_comes_later_is_no_gap_either() -> None:
+    async with two() as (_, source, first, second):
+        first.add(1)
+        second.add(1)
+        assert await read(source, 1) == [1]
+        await source.commit({HERE: 1})
+        second.away = True
+        first.add(2, 3)
+        assert await read(source, 2) == [2, 3]
+        await source.commit({HERE: 3})
+    second.away = False
+    second.add(3, 5)
+    first.add(4, 5)
+    first.away = True
+    async with two(before=(first, second), wait_s=PATIENCE_S) as (dual, source, *_):
+        await poll_until(lambda: dual.figures.withheld == 2, PATIENCE_S, "they wait for it")
+        first.away = False
+        assert await read(source, 2) == [4, 5]
+        assert (dual.figures.gaps, dual.figures.late) == (0, 0)
 
 
 async def test_a_gap_and_what_comes_after_it_are_told_and_counted() -> None:
