@@ -11,6 +11,7 @@ from pathlib import Path
 from bench import (
     clients,
     decisions,
+    dual,
     evaluation,
     footprint,
     host,
@@ -35,6 +36,7 @@ SECTIONS: dict[str, Callable[..., Iterator[Row]]] = {
     "memory": memory.measure,
     "spool": spool.measure,
     "publish": publish.measure,
+    "dual": dual.measure,
     "clients": clients.measure,
     "footprint": footprint.measure,
     "evaluation": evaluation.measure,

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from bench import dual as bench_dual
 from sidecar.consumer import Dual, Event, Gap, Limits, RetryPolicy, Runner
 from sidecar.consumer.merge import Stamp, stamp_of
 from sidecar.consumer.source import Place, Record
@@ -408,3 +409,8 @@ def test_kill_9_of_daemon_and_reader_loses_nothing_and_tells_no_false_gap(
     """`python -m tests.dual_crash 100` plays more."""
     sides = list(zip(clusters, ways, strict=True))
     dual_crash.play(sides, Told(topic), tmp_path, rounds=5, chance=random.Random(1))
+
+
+def test_what_two_clusters_cost_is_measured(clusters: Clusters) -> None:
+    rows = list(bench_dual.rows(clusters, rounds=1, seconds=0.1, count=2_000))
+    assert all(row.value and row.peer_value for row in rows)
