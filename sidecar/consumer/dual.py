@@ -138,6 +138,8 @@ class _Part:
     def __init__(self, wait_s: float) -> None:
         self.merge: Merge[Step] = Merge(wait_s)
         self.ready: deque[Merged] = deque()
+        self.withheld = 0
+        """Records that wait, as last counted."""
         self.given = 0
         """How many are or were ready: the next one's offset."""
         self.trails = [Trail() for _ in range(SIDES)]
@@ -225,6 +227,7 @@ class DualSource:
         for producer, at in read(kept.note):
             part.frontier.resume(producer, at)
             self._settle(place, part, part.merge.resume(producer, at, time.monotonic()))
+        self._count(part)
 
     def _full(self, side: int) -> set[Place]:
         most = self._how.most_withheld
@@ -242,11 +245,11 @@ class DualSource:
             trail.add(step)
             self._settle(place, part, part.merge.take(side, step.stamp, step, now))
             trail.squeeze()
+        self._count(part)
         self._news.set()
 
     def _settle(self, place: Place, part: _Part, outcomes: Iterator[Outcome[Step]]) -> None:
         figures = self._how.figures
-        before = sum(part.merge.withheld)
         for outcome in outcomes:
             if isinstance(outcome, Given):
                 self._give(part, outcome.item)
@@ -261,7 +264,12 @@ class DualSource:
                 outcome.item.at = part.given - 1
                 if self._how.on_late is not None:
                     self._how.on_late(outcome.item.record)
-        figures.withheld += sum(part.merge.withheld) - before
+
+    def _count(self, part: _Part) -> None:
+        """How many wait has changed."""
+        withheld = sum(part.merge.withheld)
+        self._how.figures.withheld += withheld - part.withheld
+        part.withheld = withheld
 
     def _give(self, part: _Part, step: Step) -> None:
         step.at = part.given
@@ -290,7 +298,9 @@ class DualSource:
                     task.result()  # a defect, or a hook's
             now = time.monotonic()
             for place, part in self._parts.items():
-                self._settle(place, part, part.merge.tick(now))
+                if (at := part.merge.due_at) is not None and at <= now:
+                    self._settle(place, part, part.merge.tick(now))
+                    self._count(part)
             batch = self._batch(most)
             if batch or now >= until:
                 return batch

@@ -106,6 +106,8 @@ class _Stream(Generic[T]):
 
     def is_late(self, at: At) -> bool:
         """Of one whose place is past: whether it was never given."""
+        if not self.passed:
+            return at < self.start
         return at < self.start or any(first <= at < end for first, end in self.passed)
 
 
@@ -140,6 +142,10 @@ class Merge(Generic[T]):
         stream = self._stream(stamp.producer)
         at = (stamp.incarnation, stamp.counter)
         stream.seen[side] = max(stream.seen[side], at)
+        if at == stream.next and not stream.order:
+            stream.next = (at[0], at[1] + 1)
+            yield Given(item)
+            return
         if stream.next is not None and at < stream.next:
             yield Late(item) if stream.is_late(at) else Copy(item, None)
         elif (first := stream.held.get(at)) is not None:
@@ -148,8 +154,9 @@ class Merge(Generic[T]):
             stream.held[at] = _Held(item, side, now + self._wait_s)
             heappush(stream.order, at)
             self.withheld[side] += 1
-        # Also after a copy: that a cluster has come so far may be what others wait for.
-        yield from self._advance(stamp.producer, stream, now)
+        if stream.order:
+            # Also after a copy: that a cluster has come so far may be what others wait for.
+            yield from self._advance(stamp.producer, stream, now)
 
     def resume(self, producer: str, at: At, now: float) -> Iterator[Outcome[T]]:
         """All of a producer's records before that one were done when the reader last ran."""
