@@ -82,7 +82,7 @@ class Cluster:
             await close(consumer, self._timeout_s)
             raise
         self._consumer = consumer
-        return {Place(*tp): Kept(*kept[tp]) if tp in kept else None for tp in parts}
+        return {Place(*tp): _kept(kept.get(tp)) for tp in parts}
 
     def assign(self, places: Collection[Place]) -> None:
         """Read these from now on, each from what was committed."""
@@ -132,6 +132,10 @@ class Cluster:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await close(consumer, self._timeout_s)
+
+
+def _kept(told: Any) -> Kept | None:
+    return None if told is None else Kept(told.offset, told.metadata or "")
 
 
 def _why(error: BaseException) -> str:

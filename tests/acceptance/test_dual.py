@@ -370,6 +370,30 @@ async def test_what_a_silent_cluster_alone_holds_is_told_as_a_gap_and_then_as_la
     assert found.figures()[1:] == (len(alone), len(alone))
 
 
+async def test_a_reader_that_starts_anew_knows_what_is_done(
+    clusters: Clusters, topic: str, tmp_path: Path
+) -> None:
+    with Daemon(config(straight(clusters), topic, tmp_path)) as daemon:
+        producer = Producer(daemon, topic)
+        await both_take(producer, daemon)
+        async with reading(straight(clusters), topic) as found:
+            await poll_until(lambda: found.seen == producer.accepted, PATIENCE_S, "all are handled")
+        before = {p: len(numbers) for p, numbers in producer.accepted.items()}
+        # As if the second had been away: it brings all of it again.
+        clusters[1].commit(f"g-{topic}", topic, {0: 0, 1: 0})
+        for _ in range(4):
+            await asyncio.to_thread(producer.send)
+        rest = {p: numbers[before[p] :] for p, numbers in producer.accepted.items()}
+        async with reading(straight(clusters), topic) as found:
+            await poll_until(lambda: found.seen == rest, PATIENCE_S, "only what is new is handled")
+            copies = sum(map(len, producer.accepted.values()))
+            await poll_until(
+                lambda: found.dual.figures.copies == copies, PATIENCE_S, "the rest are copies"
+            )
+        assert found.seen == rest
+        assert found.figures() == (0, 0, 0)
+
+
 async def test_a_reload_brings_the_second_cluster(
     clusters: Clusters, topic: str, tmp_path: Path
 ) -> None:
