@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from inspect import isawaitable, iscoroutinefunction
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -114,3 +115,24 @@ class Event(msgspec.Struct, Generic[T], eq=False):
 
 Handler = Callable[[Event[T]], Awaitable[None]]
 """Returns when the event is handled; raises `Permanent`, or anything else if it may pass."""
+
+
+class NotAwaitable(BaseException):
+    """The handler is no coroutine function. No `Exception`: those are the events' own."""
+
+
+def awaitable(handler: Handler[T]) -> Handler[T]:
+    """The handler, watched where it may be one that can't be awaited.
+
+    Such a one has done its work before anybody notices, and must not be given more.
+    """
+    if iscoroutinefunction(handler) or iscoroutinefunction(type(handler).__call__):
+        return handler
+
+    async def handle(event: Event[T]) -> None:
+        given = handler(event)
+        if not isawaitable(given):
+            raise NotAwaitable(f"{handler!r} can't be awaited: write `async def`")
+        await given
+
+    return handle

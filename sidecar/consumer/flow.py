@@ -15,6 +15,7 @@ from sidecar.consumer.event import Event
 from sidecar.consumer.lanes import Lanes
 from sidecar.consumer.line import Line
 from sidecar.consumer.source import Place, Record
+from sidecar.consumer.told import Told
 from sidecar.consumer.window import Window
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -120,6 +121,7 @@ class Flow:
     durations: list[int] | None = None
     """How many handlers took up to each of BUCKETS_S, and longer; None: nobody asks."""
     durations_s: float = 0.0
+    told: Told = field(default_factory=Told)
 
     @property
     def open(self) -> int:

@@ -133,7 +133,7 @@ class Keeper:
                 log.info("not committed: %s", error)
             except SourceError as error:
                 flow.uncommitted += 1
-                log.log(_once(flow.uncommitted == 1), "not committed, trying again: %s", error)
+                log.log(_once(flow.uncommitted == 1), "%s; trying again", error)
             else:
                 flow.uncommitted = 0
                 for shard in shards:

@@ -36,6 +36,10 @@ class Ledger:
         """Of the waiting ones, by key."""
         self._turn = asyncio.Lock()
 
+    async def try_out(self) -> None:
+        """Look for nothing in particular. Raises StoreFailed where the store is of no use."""
+        await self._store.look(Mark(self._scope, b"", None, None))
+
     def mark(self, event: Event[Any]) -> Mark:
         """What the event is called here. Raises Unidentified."""
         identity = self._identify(event)

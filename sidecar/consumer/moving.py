@@ -14,6 +14,7 @@ from sidecar.consumer.headers import Header, origin_of, written
 from sidecar.consumer.retry import Dead, Later, backoff_ceiling_s, dead_topic, retry_topic
 from sidecar.consumer.sink import Sink, SinkFailed
 from sidecar.consumer.stack import stack_of
+from sidecar.consumer.told import words
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +63,14 @@ class Mover:
             origin,
             group=self._group,
             attempts=origin.attempts + item.failed,
-            error=f"{type(error).__name__}: {error}".removesuffix(": "),
+            error=words(error),
             stack=stack_of(error),
             at_ms=round(at * 1000),
             reason=reason,
             due_at_ms=due_at_ms,
         )
+        where = f"{item.record.topic}[{item.record.partition}]@{item.record.offset}"
+        self._flow.told.note(f"to {topic}", f"{where}, {words(error)}")
         self._line.append((item, topic, headers))
         self._flow.moving += 1
         if len(self._tasks) < AT_ONCE:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from sidecar.consumer.brake import Brake
-from sidecar.consumer.event import Handler
+from sidecar.consumer.event import Handler, awaitable
 from sidecar.consumer.flow import Flow, Hooks
 from sidecar.consumer.giving import Keeper
 from sidecar.consumer.identity import Identify, Versioned, by_content
@@ -25,6 +25,7 @@ from sidecar.consumer.settings import Limits
 from sidecar.consumer.sink import KafkaSink, ensure_topics
 from sidecar.consumer.source import Source
 from sidecar.consumer.store import Store
+from sidecar.consumer.told import words
 from sidecar.consumer.working import Work, Workers
 
 log = logging.getLogger(__name__)
@@ -115,6 +116,8 @@ class Runner(Generic[T]):
     ) -> None:
         if version is not None and store is None:
             raise ValueError("a version gate needs a store: what is the newest is kept there")
+        if identity is not by_content and store is None:
+            raise ValueError("an identity needs a store: what was handled is kept there")
         self._topics = [topics] if isinstance(topics, str) else list(topics)
         self._policy = RetryPolicy() if retry is None else retry
         self._limits = limits = Limits() if limits is None else limits
@@ -132,7 +135,7 @@ class Runner(Generic[T]):
             self._mover,
             Brake(limits.brake_after, limits.brake_first_s, limits.brake_most_s),
             Work(
-                handler=handler,
+                handler=awaitable(handler),
                 decode=decode,
                 permanent=permanent,
                 policy=self._policy,
@@ -215,7 +218,7 @@ class Runner(Generic[T]):
             signals: whether the two stop it.
 
         Raises:
-            SourceError, SinkFailed: it could not begin.
+            SourceError, SinkFailed, StoreFailed: it could not begin.
             RunnerFailed: it could not go on.
         """
         with ExitStack() as stack:
@@ -229,6 +232,8 @@ class Runner(Generic[T]):
                 await self._end(tasks)
 
     async def _begin(self, tasks: list[asyncio.Task[None]]) -> None:
+        if self._ledger is not None:
+            await self._ledger.try_out()
         if self._create_topics:
             await self._make_topics()
         tasks += self._workers.start(self._limits.concurrency)
@@ -271,6 +276,7 @@ class Runner(Generic[T]):
         """Cancel what takes too long, and end with what must not have happened."""
         while self._mover.fault is None:
             self._workers.watch()
+            self.flow.told.tell()
             await asyncio.sleep(WATCH_S)
         raise RunnerFailed("an event could not be moved") from self._mover.fault
 
@@ -283,12 +289,14 @@ class Runner(Generic[T]):
         for task in tasks:
             if task.done():
                 fault = None if task.cancelled() else task.exception()
-                raise RunnerFailed(f"{task.get_name()} ended") from fault
+                why = "" if fault is None else f": {words(fault)}"
+                raise RunnerFailed(f"{task.get_name()} ended{why}") from fault
 
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
         """In order: read no more, finish what is begun, commit, say goodbye, give all back."""
         await _cancel([t for t in tasks if t.get_name() in {"breaker-read", "breaker-commit"}])
         await asyncio.gather(*(side.keeper.give_back() for side in self._sides))
+        self.flow.told.tell(at_once=True)
         await _cancel(tasks)
         if self._reporter is not None:
             await self._reporter.leave()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections import deque
@@ -20,6 +21,9 @@ from sidecar.consumer.moving import Mover
 from sidecar.consumer.retry import PERMANENT, Again, Dead, Later, RetryPolicy
 from sidecar.consumer.source import Record
 from sidecar.consumer.store import Known, Verdict
+from sidecar.consumer.told import words
+
+log = logging.getLogger(__name__)
 
 LONGEST_TURN_S = 0.01
 """A worker whose handlers never wait lets others run at least that often."""
@@ -412,6 +416,9 @@ class Workers:
         flow.time(took_s)
         draw = random.random()  # noqa: S311 - spreads, guards nothing
         brake.failed(self._clock(), draw, trial=trial)
+        if brake.engaged and not flow.braked:
+            said = f"{brake.row} failures in a row, the last of them {words(error)}"
+            flow.told.note("held back", f"{said}; events are tried one by one until one succeeds")
         flow.braked = brake.engaged
         step = self._work.policy.after_transient(
             failed=item.failed,
@@ -442,6 +449,7 @@ class Workers:
         """Something succeeded: everybody may go on."""
         self._brake.succeeded()
         if self._flow.braked:
+            log.info("an event succeeded: no longer held back")
             self._flow.braked = False
             self._flow.room.set()
             self.kick()

@@ -88,7 +88,9 @@ async def test_a_slow_key_holds_up_its_own_events_and_the_commit_alone() -> None
     assert [n for n in seen if n % 5 == 0] == list(range(0, 50, 5))
 
 
-async def test_permanent_errors_go_to_the_dead_letter_topic_at_once() -> None:
+async def test_permanent_errors_go_to_the_dead_letter_topic_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def handle(event: Event[Any]) -> None:
         if event.value["n"] == 3:
             raise Permanent("never")
@@ -109,6 +111,9 @@ async def test_permanent_errors_go_to_the_dead_letter_topic_at_once() -> None:
     for _, _, headers in kit.sink.sent:
         assert text_of(headers, "breaker-reason") == "permanent"
         assert number_of(headers, "breaker-attempts") == 1
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(said) == 1, "the others' number would be told with the next one"
+    assert said[0].startswith("to orders.dlq: orders[0]@")
 
 
 async def test_what_may_pass_is_tried_in_place_then_moved_and_nothing_waits_for_it() -> None:
@@ -222,7 +227,10 @@ async def test_a_handler_that_ends_well_although_it_was_cancelled_has_handled_it
     assert kit.counts == {"handled": 4}
 
 
-async def test_while_nothing_succeeds_few_are_tried_and_partitions_are_paused() -> None:
+async def test_while_nothing_succeeds_few_are_tried_and_partitions_are_paused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
     away, tried = True, 0
 
     async def handle(event: Event[bytes]) -> None:
@@ -245,6 +253,11 @@ async def test_while_nothing_succeeds_few_are_tried_and_partitions_are_paused() 
         away = False
         await kit.until_committed(1000)
     assert kit.counts["handled"] == 1000
+    said = [record.getMessage() for record in caplog.records]
+    held = [one for one in said if one.startswith("held back: 8 failures in a row")]
+    assert len(held) == 1
+    assert "ConnectionError: away" in held[0]
+    assert "an event succeeded: no longer held back" in said
 
 
 async def test_revoked_partitions_are_drained_and_committed_and_nothing_more_of_them_is_begun() -> (

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.consumer import Event, Limits, Runner, version_header
+from sidecar.consumer import Event, Limits, Runner, by_header, version_header
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,11 @@ async def handle(event: Event[bytes]) -> None: ...
 def test_a_version_gate_without_a_store_is_refused() -> None:
     with pytest.raises(ValueError, match="needs a store"):
         Runner("orders", group="g", handler=handle, version=version_header("v"))
+
+
+def test_an_identity_without_a_store_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs a store"):
+        Runner("orders", group="g", handler=handle, identity=by_header("id"))
 
 
 @pytest.mark.parametrize("taken", ["group_id", "enable_auto_commit", "bootstrap_servers"])

@@ -1,0 +1,88 @@
+"""A whole runner on a source in memory: what it is not begun with, and what ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Collection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.consumer import (
+    Event,
+    RetryPolicy,
+    Runner,
+    RunnerFailed,
+    SqliteStore,
+    Store,
+    StoreFailed,
+)
+from tests.servers import poll_until
+from tests.unit.consumer.fake import PATIENCE_S, FakeSource
+from tests.unit.consumer.records import Rec
+
+
+def runner(handler: Any, source: FakeSource, *, store: Store | None = None) -> Runner[bytes]:
+    def made(topics: Collection[str], group: str) -> FakeSource:
+        return source
+
+    return Runner(
+        "orders",
+        group="g",
+        handler=handler,
+        retry=RetryPolicy(delays_s=()),
+        store=store,
+        create_topics=False,
+        source=made,
+    )
+
+
+async def test_a_handler_that_is_no_coroutine_function_is_given_one_event_and_no_more() -> None:
+    handled: list[Event[bytes]] = []
+    source = FakeSource()
+    source.add(*(Rec(offset=n) for n in range(5)))
+    with pytest.raises(RunnerFailed, match="async def"):
+        async with asyncio.timeout(PATIENCE_S):
+            await runner(handled.append, source).run(signals=False)
+    assert len(handled) == 1
+    assert not source.committed
+
+
+class Handling:
+    def __init__(self) -> None:
+        self.handled: list[int] = []
+
+    async def __call__(self, event: Event[bytes]) -> None:
+        self.handled.append(event.record.offset)
+
+
+def plain(handler: Handling) -> Any:
+    def handle(event: Event[bytes]) -> Awaitable[None]:
+        return handler(event)
+
+    return handle
+
+
+@pytest.mark.parametrize("around", [lambda c: c, functools.partial, plain])
+async def test_whatever_gives_something_to_await_is_a_handler(around: Any) -> None:
+    source, inner = FakeSource(), Handling()
+    source.add(*(Rec(offset=n) for n in range(5)))
+    running = runner(around(inner), source)
+    task = asyncio.create_task(running.run(signals=False))
+    await poll_until(lambda: inner.handled == [0, 1, 2, 3, 4], PATIENCE_S, "all are handled")
+    running.stop()
+    await asyncio.wait_for(task, PATIENCE_S)
+
+
+@pytest.mark.parametrize(("path", "schema"), [("no/such/folder.db", ""), ("it.db", "CREATE TABEL")])
+async def test_it_does_not_begin_with_a_store_that_is_of_no_use(
+    tmp_path: Path, path: str, schema: str
+) -> None:
+    source, handler = FakeSource(), Handling()
+    source.add(Rec())
+    store = SqliteStore(tmp_path / path, schema=schema)
+    with pytest.raises(StoreFailed):
+        await runner(handler, source, store=store).run(signals=False)
+    assert handler.handled == []
