@@ -10,7 +10,7 @@ from sidecar.core.override import MAX_TTL_S
 from sidecar.core.reports import INSTANCE
 from sidecar.http import schemas
 from sidecar.http.allowed import DENY_STATUSES
-from sidecar.http.posts import MAX_NUMBER, ROLES
+from sidecar.http.posts import MAX_NUMBER, PRODUCERS, ROLES
 from sidecar.http.problems import MEDIA_TYPE
 from sidecar.http.replies import json
 
@@ -328,7 +328,7 @@ def document(version: str) -> Node:
         },
         "paths": _paths(),
         "components": {
-            "schemas": schemas.components(MAX_NUMBER, MAX_TTL_S, INSTANCE.pattern, ROLES)
+            "schemas": schemas.components(MAX_NUMBER, MAX_TTL_S, INSTANCE.pattern, ROLES, PRODUCERS)
         },
     }
 

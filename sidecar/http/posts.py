@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -16,6 +16,8 @@ MAX_NUMBER = 2**53
 ROLES = ("consumer", "producer")
 _COUNTS = ("count_ok", "count_fail")
 _GAUGES = ("lag", "in_flight", "latency_ms")
+PRODUCERS = {"delivered": "count_ok", "errored": "count_fail", "outstanding": "in_flight"}
+"""What a producer may call its numbers, and which of everybody's fields that is."""
 _OF_THE_STORE = ("timestamp", "interval", "rate_ok")
 """Fields of the report as the store holds it. The sidecar measures these itself, so that they are
 taken and not used: a reporter may send here what it used to write to the store."""
@@ -45,7 +47,8 @@ def parse(body: bytes) -> Post:
             extra={"errors": [{"field": field, "detail": said} for field, said in faults]},
         )
     known = ("instance", *_COUNTS, *_GAUGES, "role")
-    return Post(**{field: given[field] for field in known if field in given})
+    words = {field: given[word] for word, field in PRODUCERS.items() if word in given}
+    return Post(**words, **{field: given[field] for field in known if field in given})
 
 
 def bad_instance(value: object) -> str:
@@ -61,11 +64,21 @@ def _faults(given: Mapping[str, Any]) -> list[Fault]:
             faults.append((field, said))
     if "rate_ok" in given and "count_ok" not in given:
         faults.append(("count_ok", "count_ok is missing; rate_ok alone doesn't count here"))
+    faults += _of_producers(given)
     unknown = sorted(given.keys() - _CHECKS.keys() - set(_OF_THE_STORE))
     for field in unknown[:10]:
         known = ", ".join(_CHECKS)
         faults.append((_ascii(field), f"{shown(field)} is not a field; there are {known}"))
     return faults
+
+
+def _of_producers(given: Mapping[str, Any]) -> Iterator[Fault]:
+    """A producer's words are its own, and say nothing twice."""
+    for word, field in PRODUCERS.items():
+        if word in given and given.get("role") != "producer":
+            yield word, f"{word} is a producer's; send role: producer, or {field}"
+        elif word in given and field in given:
+            yield word, f"{word} and {field} are the same; send one of the two"
 
 
 def _instance(field: str, given: Mapping[str, Any]) -> str | None:
@@ -105,6 +118,9 @@ _CHECKS: Mapping[str, Callable[[str, Mapping[str, Any]], str | None]] = {
     **dict.fromkeys(_COUNTS, _count),
     **dict.fromkeys(_GAUGES, _gauge),
     "role": _role,
+    "delivered": _count,
+    "errored": _count,
+    "outstanding": _gauge,
 }
 
 

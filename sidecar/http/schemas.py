@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sidecar.core.local_gate import Stand
@@ -32,7 +32,13 @@ def _or_null(schema: Node) -> Node:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-def components(max_number: int, max_ttl_s: float, instance: str, roles: Sequence[str]) -> Node:
+def components(
+    max_number: int,
+    max_ttl_s: float,
+    instance: str,
+    roles: Sequence[str],
+    producers: Mapping[str, str],
+) -> Node:
     """Every named schema."""
     return {
         "State": {"type": "string", "enum": [state.value for state in State]},
@@ -43,7 +49,7 @@ def components(max_number: int, max_ttl_s: float, instance: str, roles: Sequence
         "Status": _status(),
         "Transition": _transition(),
         "History": _object({"breaker": _STRING, "transitions": _list("Transition")}),
-        "Report": _report(max_number, instance, roles),
+        "Report": _report(max_number, instance, roles, producers),
         "Override": _override(),
         "Order": _order(max_ttl_s),
         "Accepted": _object({"accepted": {"const": True}, "breaker": _STRING, "instance": _STRING}),
@@ -303,28 +309,38 @@ def _order(max_ttl_s: float) -> Node:
     return {**order, "additionalProperties": False, "oneOf": one}
 
 
-def _report(max_number: int, instance: str, roles: Sequence[str]) -> Node:
+def _report(
+    max_number: int, instance: str, roles: Sequence[str], producers: Mapping[str, str]
+) -> Node:
     count = {"type": "number", "minimum": 0, "maximum": max_number}
     gauge = _or_null(count)
-    role = {"enum": [*roles, None]}
+    numbers: Node = {
+        "count_ok": count,
+        "count_fail": count,
+        "lag": gauge,
+        "in_flight": gauge,
+        "latency_ms": gauge,
+    }
     report = _object(
         {"instance": {"type": "string", "pattern": f"^{instance}$"}},
         {
-            "count_ok": count,
-            "count_fail": count,
-            "lag": gauge,
-            "in_flight": gauge,
-            "latency_ms": gauge,
-            "role": role,
+            **numbers,
+            "role": {"enum": [*roles, None]},
+            **{word: numbers[field] for word, field in producers.items()},
             # What the report in the store has too; taken and not used.
             "timestamp": {},
             "interval": {},
             "rate_ok": {},
         },
     )
-    # A rate alone doesn't count.
+    said_by_producers = {"required": ["role"], "properties": {"role": {"const": "producer"}}}
     return {
         **report,
         "additionalProperties": False,
+        # A rate alone doesn't count.
         "dependentRequired": {"rate_ok": ["count_ok"]},
+        "dependentSchemas": {
+            word: {**said_by_producers, "not": {"required": [field]}}
+            for word, field in producers.items()
+        },
     }

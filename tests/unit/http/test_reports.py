@@ -46,6 +46,13 @@ def test_what_the_stores_report_has_beside_is_taken_and_not_used() -> None:
     assert parse(json.dumps(given).encode()) == Post(**GOOD)  # type: ignore[arg-type]
 
 
+def test_a_producer_may_report_in_its_own_words() -> None:
+    given = {"instance": "api-1", "role": "producer"}
+    own = {**given, "delivered": 180, "errored": 60, "outstanding": 12}
+    usual = {**given, "count_ok": 180, "count_fail": 60, "in_flight": 12}
+    assert parse(json.dumps(own).encode()) == parse(json.dumps(usual).encode())
+
+
 @pytest.mark.parametrize(
     ("given", "field", "said"),
     [
@@ -71,6 +78,13 @@ def test_what_the_stores_report_has_beside_is_taken_and_not_used() -> None:
         ({"instance": "c", "role": "boss"}, "role", "consumer or producer"),
         ({"instance": "c", "role": ["consumer"]}, "role", "consumer or producer"),
         ({"instance": "c", "rate_ok": 5}, "count_ok", "rate_ok alone"),
+        ({"instance": "c", "delivered": 5}, "delivered", "send role: producer, or count_ok"),
+        ({"instance": "c", "role": "producer", "errored": -1}, "errored", "errored is -1;"),
+        (
+            {"instance": "c", "role": "producer", "outstanding": 1, "in_flight": 1},
+            "outstanding",
+            "outstanding and in_flight are the same",
+        ),
         ({"instance": "c", "count_failed": 5}, "count_failed", '"count_failed" is not a field'),
         ({"instance": "c", "é\n": 5}, "\\xe9\n", "is not a field"),
     ],
