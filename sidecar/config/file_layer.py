@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 from sidecar.config import keys
 from sidecar.config.document import FILE_RANK, Entry, Node, Scalar, Sequence, Table
-from sidecar.config.faults import Collector, Origin
+from sidecar.config.faults import Collector, Origin, Unfit
 from sidecar.config.keys import Key, Named, Path, Section
+from sidecar.config.kinds import BOOLEAN
 from sidecar.config.layers import Layer, hint
 
 
@@ -61,9 +62,12 @@ class _FileReader:
                 self._leaf(key, entry, here, here)
             elif key is None:
                 self._unknown(entry, here, [*(k.name for k in section.keys), *extra])
-            elif not (isinstance(key, Section) and key.optional and _is_null(entry.node)):
+            elif isinstance(key, Section) and key.switch and _switched(entry.node) is not None:
+                self._leaf(key.switch, entry, (*here, key.switch.name), here)
+            elif not (isinstance(key, Section) and key.optional and _is_off(entry.node)):
                 self.layer.sections[here] = self._origin(entry.line, here)
-                inner = self._table(entry.node, entry.line, here)
+                on = isinstance(key, Section) and key.optional and _switched(entry.node)
+                inner = self._table(Table(entry.line, {}) if on else entry.node, entry.line, here)
                 if inner is not None and isinstance(key, Named):
                     self._named(key, inner, here)
                 elif inner is not None and isinstance(key, Section):
@@ -126,5 +130,15 @@ def _is_ours(name: str, node: Node) -> bool:
     return name == keys.KAFKA.name and has
 
 
-def _is_null(node: Node) -> bool:
-    return isinstance(node, Scalar) and node.null
+def _switched(node: Node) -> bool | None:
+    """What a bare true or false in a section's place says; None for anything else."""
+    if not isinstance(node, Scalar) or node.null:
+        return None
+    try:
+        return bool(BOOLEAN.parse(node.text))
+    except Unfit:
+        return None
+
+
+def _is_off(node: Node) -> bool:
+    return (isinstance(node, Scalar) and node.null) or _switched(node) is False

@@ -37,7 +37,9 @@ class Key(msgspec.Struct, frozen=True):
 class Section(msgspec.Struct, frozen=True):
     """A mapping of known keys that becomes one struct of the model.
 
-    An ``optional`` one that nobody writes, or that is null, leaves its field None.
+    An ``optional`` one that nobody writes, or that is null or false, leaves its field None; true
+    stands for all of its defaults. One with a key ``enabled`` may be written as that key's value,
+    and is on where any other key of it is written.
     """
 
     name: str
@@ -48,6 +50,12 @@ class Section(msgspec.Struct, frozen=True):
     def find(self, name: str) -> "Key | Section | Named | None":
         """The key of that name, None where there is none."""
         return next((key for key in self.keys if key.name == name), None)
+
+    @property
+    def switch(self) -> Key | None:
+        """The key that a bare true or false in the section's place is meant for."""
+        key = self.find("enabled")
+        return key if isinstance(key, Key) else None
 
 
 class Named(msgspec.Struct, frozen=True):
@@ -200,7 +208,12 @@ SIGNALS = Section(
         Section(
             "stalled",
             model.Stalled,
-            (_timer("after", duration(1.0, DAY_S)), Key("always_busy", kinds.BOOLEAN), _FOR),
+            (
+                _timer("after", duration(1.0, DAY_S)),
+                Key("always_busy", kinds.BOOLEAN),
+                _FOR,
+                _QUORUM,
+            ),
             optional=True,
         ),
         Section(
@@ -211,6 +224,7 @@ SIGNALS = Section(
                 Key("ratio", kinds.RATIO, nullable=True),
                 _WINDOW,
                 _FOR,
+                _QUORUM,
             ),
             optional=True,
         ),
@@ -244,7 +258,7 @@ SIGNALS = Section(
             model.Lag,
             (
                 Key("max_messages", count(1, _COUNT_MAX), nullable=True),
-                Key("max_seconds", duration(1.0, 30 * DAY_S), nullable=True),
+                Key("max_seconds", duration(1.0, 30 * DAY_S, bare_s=True), nullable=True),
                 _WINDOW,
                 Key("floor", count(0, _COUNT_MAX)),
                 _FOR,
@@ -395,6 +409,17 @@ def find_named(path: Path) -> tuple[Named, int] | None:
 
 def find_key(path: Path) -> Key | None:
     """The key at a path such as ("breakers", "orders", "half_open", "ramp"); None elsewhere."""
+    found = _find(path)
+    return found if isinstance(found, Key) else None
+
+
+def find_switched(path: Path) -> Section | None:
+    """The section at a path, where it can be switched on as a whole; None elsewhere."""
+    found = _find(path)
+    return found if isinstance(found, Section) and (found.optional or found.switch) else None
+
+
+def _find(path: Path) -> Key | Section | Named | None:
     here: Key | Section | Named | None = ROOT
     for step in path:
         if isinstance(here, Named):
@@ -403,7 +428,7 @@ def find_key(path: Path) -> Key | None:
             here = here.find(step)
         else:
             return None
-    return here if isinstance(here, Key) else None
+    return here
 
 
 def block_key(name: str) -> Key:

@@ -43,14 +43,19 @@ class Kind(msgspec.Struct, frozen=True):
     many: bool = False  # a list, or one text with commas between
 
 
-def duration(least_s: float, most_s: float | None = None, *, or_zero: bool = False) -> Kind:
-    """A duration between two bounds in seconds; or_zero lets 0 say "never"."""
+def duration(
+    least_s: float, most_s: float | None = None, *, or_zero: bool = False, bare_s: bool = False
+) -> Kind:
+    """A duration between two bounds in seconds; or_zero lets 0 say "never".
+
+    ``bare_s`` is for a key whose name says that it is in seconds: a number needs no unit there.
+    """
 
     def parse(text: str) -> float:
+        bare = re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text)
         try:
-            seconds = parse_duration(text)
+            seconds = float(text) if bare and bare_s else parse_duration(text)
         except UnitError as error:
-            bare = re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text)
             fix = f"write {text}s" if bare else "write a number with its unit: 500ms, 5s or 1m30s"
             raise Unfit(f"{error}: it has no unit" if bare else str(error), fix) from error
         if or_zero and seconds == 0:
@@ -62,7 +67,8 @@ def duration(least_s: float, most_s: float | None = None, *, or_zero: bool = Fal
             raise Unfit("is too long", f"write {format_duration(most_s)} or less")
         return seconds
 
-    schema = {"anyOf": [{"type": "string", "pattern": DURATION_PATTERN}, {"const": 0}]}
+    number = {"type": "number", "minimum": least_s} if bare_s else {"const": 0}
+    schema = {"anyOf": [{"type": "string", "pattern": DURATION_PATTERN}, number]}
     return Kind(parse, schema, format_duration)
 
 

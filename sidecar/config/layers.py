@@ -43,8 +43,7 @@ class Layer:
         shown = origin
         if key.secret and origin.text is not None:
             shown = msgspec.structs.replace(origin, text=MASK)
-        for depth in range(1, len(path)):
-            self.sections.setdefault(path[:depth], origin)
+        self.open(path[:-1], origin)
         try:
             value = _read(key, origin.text)
         except Unfit as unfit:
@@ -60,6 +59,11 @@ class Layer:
             self.refuse(path, shown, problem, "keep one of the two")
             return
         self.given[path] = Given(value, shown, self.rank)
+
+    def open(self, path: Path, origin: Origin) -> None:
+        """Note a section as written, with all around it."""
+        for depth in range(1, len(path) + 1):
+            self.sections.setdefault(path[:depth], origin)
 
     def refuse(self, path: Path, origin: Origin, problem: str, fix: str) -> None:
         """Note a fault and leave the path out."""
@@ -117,8 +121,16 @@ def _read(key: Key, text: str | None) -> Any:
             raise Unfit("has no value", "write one, or leave the key out for the default")
         return None
     if key.kind.many:
-        return tuple(key.kind.parse(part) for part in text.split(",") if part.strip())
+        return tuple(key.kind.parse(part) for part in _parts(text))
     return key.kind.parse(text)
+
+
+def _parts(text: str) -> Iterable[str]:
+    """What a list holds: commas between, and where a variable is written as YAML its brackets."""
+    text = text.strip()
+    if text.startswith("[") and text.endswith("]"):
+        return (bare for part in text[1:-1].split(",") if (bare := part.strip(" \t'\"")))
+    return (part for part in text.split(",") if part.strip())
 
 
 def _same(path: Path, one: Any, other: Any) -> bool:

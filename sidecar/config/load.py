@@ -133,7 +133,10 @@ def _values(section: Section, path: Path, merged: Layer, **more: Any) -> dict[st
             if here in merged.given:
                 values[key.attribute] = merged.given[here].value
         elif isinstance(key, Section) and (not key.optional or merged.has(here)):
-            values[key.name] = key.struct(**_values(key, here, merged))
+            inner = _values(key, here, merged)
+            if inner and key.switch is not None:
+                inner.setdefault(key.switch.attribute, True)
+            values[key.name] = key.struct(**inner)
         elif isinstance(key, Named) and key is not keys.BREAKERS:
             values[key.name] = {
                 name: key.each.struct(**_values(key.each, (*here, name), merged))

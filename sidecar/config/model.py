@@ -147,6 +147,7 @@ class Stalled(msgspec.Struct, frozen=True, omit_defaults=True):
     after_s: float = 30.0
     always_busy: bool = False
     for_s: float = 0.0
+    quorum: int = 1
 
 
 class Missing(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -156,6 +157,7 @@ class Missing(msgspec.Struct, frozen=True, omit_defaults=True):
     ratio: float | None = None
     window_s: float = 300.0
     for_s: float = 0.0
+    quorum: int = 1
 
 
 class Local(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -51,8 +51,7 @@ def _put(
         layer.put(keys.BLOCK_PATHS[parts[1]], keys.block_key(parts[1]), origin)
         return
     path = _resolve(parts, between)
-    key = None if path is None else keys.find_key(path)
-    if path is None or key is None:
+    if path is None:
         layer.refuse(parts, _valueless(origin, parts), *_unknown(parts))
         return
     if path[0] == keys.BREAKERS.name:
@@ -69,16 +68,34 @@ def _put(
         section = path[: step + 1]
         if not layer.add(among, section, Origin(origin.source, None, ".".join(section))):
             return
-    layer.put(path, key, Origin(origin.source, None, ".".join(path), origin.text))
+    origin = Origin(origin.source, None, ".".join(path), origin.text)
+    key = keys.find_key(path)
+    whole = keys.find_switched(path)
+    if key is not None:
+        layer.put(path, key, origin)
+    elif whole is not None:
+        _switch(layer, whole, path, origin)
+
+
+def _switch(layer: Layer, section: Section, path: Path, origin: Origin) -> None:
+    """A section as a whole: its defaults, or the key that says whether it is on."""
+    if section.switch is not None:
+        layer.put((*path, section.switch.name), section.switch, origin)
+    elif origin.text in ("{}", "true"):
+        layer.open(path, origin)
+    else:
+        fix = "write {} for its defaults, or name one key of it"
+        layer.refuse(path, origin, "is a section", fix)
 
 
 def _resolve(parts: Path, between: str) -> Path | None:
-    """The path of a key; a breaker's name may itself hold what stands between the parts."""
+    """The path of a key, or of a section that can be switched on; a breaker's name may itself hold
+    what stands between the parts."""
     if parts[0] != keys.BREAKERS.name:
-        return parts if keys.find_key(parts) else None
+        return parts if keys.find_key(parts) or keys.find_switched(parts) else None
     for end in range(2, len(parts)):
         path = (parts[0], between.join(parts[1:end]), *parts[end:])
-        if path[1] and keys.find_key(path):
+        if path[1] and (keys.find_key(path) or keys.find_switched(path)):
             return path
     return None
 

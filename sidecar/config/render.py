@@ -78,7 +78,10 @@ def _schema(section: Section, defaults: Any) -> dict[str, Any]:
             }
         elif isinstance(key, Section):
             inner = getattr(defaults, key.name)
-            properties[key.name] = _schema(key, key.struct() if inner is None else inner)
+            found = _schema(key, key.struct() if inner is None else inner)
+            if key.optional or key.switch:
+                found["type"].append("boolean")
+            properties[key.name] = found
         else:
             properties[key.name] = _key_schema(key, getattr(defaults, key.attribute))
     return _mapping(properties)

@@ -191,8 +191,7 @@ def idle_with_work(tally: Tally, settings: Stalled, policy: Policy) -> bool | No
     consumers = [report for _, report in tally.counting if report.role != "producer"]
     if any(successes(report, policy) + report.count_fail > 0 for report in consumers):
         return False
-    work = any((report.lag or 0) > 0 or (report.in_flight or 0) > 0 for report in consumers)
-    if work or (settings.always_busy and tally.fresh + tally.stale > 0):
+    if _with_work(tally) or (settings.always_busy and tally.fresh + tally.stale > 0):
         return True
     return None
 
@@ -239,7 +238,22 @@ def stalled(
     else:
         verdict = Verdict.UNKNOWN
         detail = f"nothing was handled for {lasted_s:.0f} s of {after_s:g} s"
-    return Signal(name=Reason.STALLED, verdict=verdict, detail=detail, evidence=evidence)
+    return Signal(
+        name=Reason.STALLED,
+        verdict=verdict,
+        detail=detail,
+        evidence=evidence,
+        showing=tally.fresh + tally.stale if settings.always_busy else _with_work(tally),
+    )
+
+
+def _with_work(tally: Tally) -> int:
+    """How many consumers say that they have something to do."""
+    return sum(
+        1
+        for _, report in tally.counting
+        if report.role != "producer" and ((report.lag or 0) > 0 or (report.in_flight or 0) > 0)
+    )
 
 
 def _sum(tally: Tally, field: str) -> float:
@@ -271,7 +285,15 @@ def missing(tally: Tally, settings: Missing, policy: Policy) -> Signal:
     if verdict is Verdict.UNHEALTHY and tally.watched_s < policy.fresh_for_s:
         # Their clocks may be behind, or they are only just starting, as this sidecar is.
         verdict, said = Verdict.UNKNOWN, f"{said}; but watched for {tally.watched_s:.0f} s only"
-    return Signal(name=Reason.MISSING, verdict=verdict, detail=said, evidence=evidence)
+    return Signal(
+        name=Reason.MISSING,
+        verdict=verdict,
+        detail=said,
+        evidence=evidence,
+        showing=max(tally.silent, (settings.min_consumers or 0) - tally.fresh),
+        fine=tally.fresh,
+        shown_by="absent consumers",
+    )
 
 
 def delivery(tally: Tally, seen: Seen, settings: Delivery, policy: Policy) -> Signal:

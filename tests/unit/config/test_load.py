@@ -14,10 +14,13 @@ from sidecar.config.model import (
     Consul,
     Delivery,
     HalfOpen,
+    Lag,
     Listen,
     Local,
     Shed,
     Signals,
+    Stalled,
+    Tls,
     default_breaker,
     policy_hash,
 )
@@ -314,6 +317,34 @@ def test_a_threshold_is_a_number_or_learned(text: str) -> None:
     assert threshold == (text if text == "auto" else 17)
     variable = {"BREAKER_SIDECAR__BREAKERS__A__FAILURE_THRESHOLD": text}
     assert load("breakers: {a: {}}", environ=variable).breakers["a"].failure_threshold == threshold
+
+
+def test_a_section_may_be_switched_by_a_word() -> None:
+    text = "breakers: {a: {shed: true, signals: {stalled: on, probe: false, slow: off}}}"
+    breaker = load(text, environ={}).breakers["a"]
+    assert breaker.shed == Shed()
+    assert breaker.signals == Signals(stalled=Stalled())
+
+
+@pytest.mark.parametrize(
+    ("text", "tls"),
+    [
+        ("true", Tls(enabled=True)),
+        ("false", Tls()),
+        ("{}", Tls()),
+        ("{ca_file: /ca.pem}", Tls(enabled=True, ca_file="/ca.pem")),
+        ("{verify: false}", Tls(enabled=True, verify=False)),
+    ],
+)
+def test_tls_is_spoken_to_kafka_where_it_is_set_up(text: str, tls: Tls) -> None:
+    assert load(f"kafka: {{tls: {text}}}", environ={}).kafka.tls == tls
+
+
+@pytest.mark.parametrize("text", ["90", "90s", "1m30s", "90.0"])
+def test_seconds_of_lag_need_no_unit(text: str) -> None:
+    flow = "topic: t, group: g, signals: {lag: {max_seconds: " + text + "}}"
+    config = load(f"kafka: {{bootstrap_servers: a}}\nbreakers: {{a: {{{flow}}}}}", environ={})
+    assert config.breakers["a"].signals.lag == Lag(max_seconds=90.0)
 
 
 def test_a_file_is_read(tmp_path: Path) -> None:

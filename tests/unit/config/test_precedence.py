@@ -4,7 +4,7 @@ import pytest
 
 from sidecar.config.faults import ConfigFaults
 from sidecar.config.load import load
-from sidecar.config.model import Config, consul_endpoint
+from sidecar.config.model import Config, Shed, Stalled, Tls, consul_endpoint
 
 TEXT = "consul: {address: 'file:1'}\n"
 
@@ -82,6 +82,32 @@ def test_a_variable_reaches_nested_keys() -> None:
     breakers = load(None, environ=environ).breakers
     assert list(breakers) == ["a"]
     assert breakers["a"].half_open.ramp_s == 10.0
+
+
+@pytest.mark.parametrize("text", ["{}", "true"])
+def test_a_variable_switches_a_section_on(text: str) -> None:
+    environ = {
+        "BREAKER_SIDECAR__BREAKERS__A__SIGNALS__STALLED": text,
+        "BREAKER_SIDECAR__BREAKERS__A__SHED": text,
+        "BREAKER_SIDECAR__KAFKA__TLS": "true",
+    }
+    config = load(None, environ=environ)
+    assert config.breakers["a"].signals.stalled == Stalled()
+    assert config.breakers["a"].shed == Shed()
+    assert config.kafka.tls == Tls(enabled=True)
+
+
+def test_a_variable_does_not_switch_a_section_off() -> None:
+    environ = {"BREAKER_SIDECAR__BREAKERS__A__SHED": "false"}
+    assert keys_at_fault("breakers: {a: {shed: {}}}", environ) == [
+        "BREAKER_SIDECAR__BREAKERS__A__SHED: is a section"
+    ]
+
+
+@pytest.mark.parametrize("text", ["a,b:1", "[a, b:1]", """["a", 'b:1']"""])
+def test_a_list_in_a_variable_has_commas_with_or_without_brackets(text: str) -> None:
+    environ = {"BREAKER_SIDECAR__KAFKA__BOOTSTRAP_SERVERS": text}
+    assert load(None, environ=environ).kafka.bootstrap_servers == ("a:9092", "b:1")
 
 
 def test_a_variable_that_may_mean_two_breakers_is_a_fault() -> None:

@@ -290,7 +290,37 @@ def test_while_it_is_forced_open_nothing_is_expected_to_be_handled() -> None:
         fleet.now += 10
 
 
+def test_one_consumer_that_hangs_alone_can_be_too_few() -> None:
+    fleet = Fleet(stalled=Stalled(after_s=10.0, quorum=2))
+    verdicts = []
+    for others_lag in (0.0, 0.0, 7.0):
+        fleet.says("c-1", lag=5.0)
+        fleet.says("c-2", lag=others_lag)
+        word = fleet.signal("stalled")
+        verdicts.append(word.verdict)
+        fleet.now += 12
+    assert verdicts == [UNKNOWN, UNKNOWN, UNHEALTHY]
+
+
 # --- missing ---------------------------------------------------------------------------------
+
+
+def test_one_consumer_that_is_gone_alone_can_be_too_few() -> None:
+    short = Fleet(missing=Missing(min_consumers=3, quorum=2))
+    silent = Fleet(missing=Missing(ratio=0.1, quorum=2))
+    for fleet in (short, silent):
+        for who in ("c-1", "c-2", "c-3"):
+            fleet.says(who)
+        assert fleet.signal("missing").verdict is HEALTHY
+        fleet.now += 16
+        fleet.says("c-1")
+        fleet.says("c-2")
+        word = fleet.signal("missing")
+        assert word.verdict is HEALTHY, "those that are there have the word"
+        assert "1 of the 2 absent consumers needed" in word.detail
+        fleet.now += 16
+        fleet.says("c-1")
+        assert fleet.signal("missing").verdict is UNHEALTHY
 
 
 def test_fewer_than_there_must_be() -> None:
