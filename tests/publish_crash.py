@@ -1,16 +1,18 @@
 """`python -m tests.publish_crash ROUNDS`: kill -9 at random moments, on a real Kafka.
 
 One topic and one spool over all rounds. In each a daemon is started, records are handed over from
-several threads while the way to Kafka comes and goes, and the daemon is killed in the middle of it.
-In the end every record that was acknowledged is in the topic, byte for byte with key and header;
-first deliveries of a partition are in the order in which they were accepted; and what was refused
-is nowhere.
+several threads, singly and in batches, while the way to Kafka comes and goes, and the daemon is
+killed in the middle of it. In the end every record that was acknowledged is in the topic, byte for
+byte with key, header and timestamp; first deliveries of a partition are in the order in which they
+were accepted; and what was refused is nowhere.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
+import json
 import random
 import sys
 import tempfile
@@ -18,8 +20,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.daemon import Daemon
 from tests.kafka import Kafka
@@ -30,8 +33,11 @@ PARTITIONS = 4
 LIFE_S = (0.05, 0.9)
 """How long a daemon lives once it is ready."""
 BACK_S = 120.0
+TAKEN = {"delivered", "spooled"}
 UNKNOWN = 504
 """It may be in Kafka or not, and that is what was said."""
+MOST_IN_BATCH = 30
+HOUR_MS = 3_600_000
 
 
 @dataclass
@@ -44,6 +50,16 @@ class Told:
     )
     refused: set[tuple[int, int]] = field(default_factory=set)
     next: dict[int, int] = field(default_factory=lambda: dict.fromkeys(range(PARTITIONS), 0))
+    stamped: dict[tuple[int, int], tuple[float, float]] = field(default_factory=dict)
+    """Between which epoch milliseconds a record's timestamp has to be: the one that was given, or
+    where none was, between request and answer."""
+    batches: int = 0
+    """Accepted ones."""
+
+
+class _Request(NamedTuple):
+    body: bytes
+    headers: dict[str, str]
 
 
 def _value(partition: int, number: int) -> bytes:
@@ -55,28 +71,77 @@ def number_of(value: bytes) -> int:
     return int(value.split(b":", 2)[1])
 
 
-def hand_over(connection: http.client.HTTPConnection, told: Told, partition: int) -> None:
-    """One record. Raises OSError, HTTPException: whether it was accepted nobody knows."""
-    number = told.next[partition]
-    told.next[partition] += 1
+def _raw(partition: int, number: int) -> _Request:
+    """One record without a timestamp."""
     headers = {
         "Content-Type": "application/octet-stream",
         "Kafka-Partition": str(partition),
         "Kafka-Key": f"k{number}",
         "Kafka-Header-n": str(number),
     }
-    value = _value(partition, number)
-    connection.request("POST", f"/v1/publish/{told.topic}", value, headers)
-    answer = connection.getresponse()
-    answer.read()
-    if answer.status in {200, 202}:
+    return _Request(_value(partition, number), headers)
+
+
+def _line(partition: int, number: int, stamp_ms: int) -> bytes:
+    record = {
+        "partition_id": partition,
+        "key": {"type": "STRING", "data": f"k{number}"},
+        "value": {
+            "type": "BINARY",
+            "data": base64.b64encode(_value(partition, number)).decode(),
+        },
+        "headers": [{"name": "n", "value": base64.b64encode(b"%d" % number).decode()}],
+        "timestamp": stamp_ms,
+    }
+    return json.dumps(record).encode()
+
+
+def _request(told: Told, partition: int) -> tuple[list[int], _Request]:
+    """The next record, or as many as make a batch; by its number, so that a run can be repeated."""
+    first = told.next[partition]
+    chance = random.Random(first)
+    form = chance.choices(("raw", "json", "lines"), (8, 3, 1))[0]
+    count = chance.randint(1, MOST_IN_BATCH) if form == "lines" else 1
+    numbers = list(range(first, first + count))
+    told.next[partition] += count
+    now_ms = int(time.time() * 1000)
+    if form == "raw":
+        told.stamped[partition, first] = (now_ms, inf)
+        return numbers, _raw(partition, first)
+    lines = []
+    for number in numbers:
+        # Not in order, and never when it is sent: it can only be the one that was given.
+        stamp_ms = now_ms - chance.randint(1, HOUR_MS)
+        told.stamped[partition, number] = (stamp_ms, stamp_ms)
+        lines.append(_line(partition, number, stamp_ms))
+    kind = "application/json" if form == "json" else "application/x-ndjson"
+    return numbers, _Request(b"\n".join(lines), {"Content-Type": kind})
+
+
+def hand_over(connection: http.client.HTTPConnection, told: Told, partition: int) -> None:
+    """One request. Raises OSError, HTTPException: whether it was accepted nobody knows."""
+    numbers, request = _request(told, partition)
+    connection.request("POST", f"/v1/publish/{told.topic}", request.body, request.headers)
+    body = json.loads(connection.getresponse().read())
+    results = body.get("results", [body])
+    for number, result in zip(numbers, results, strict=True):
+        _note(told, partition, number, result)
+    told.batches += len(numbers) > 1 and any(result["status"] in TAKEN for result in results)
+
+
+def _note(told: Told, partition: int, number: int, result: dict[str, Any]) -> None:
+    """What the answer says of one record."""
+    if result["status"] in TAKEN:
         told.accepted[partition].append(number)
-    elif answer.status != UNKNOWN:
+    elif result.get("problem", result)["status"] != UNKNOWN:
         told.refused.add((partition, number))
+    low, high = told.stamped[partition, number]
+    if high == inf:
+        told.stamped[partition, number] = (low, time.time() * 1000)
 
 
 def _send(daemon: Daemon, told: Told, partition: int, over: threading.Event) -> None:
-    """One record after the other until the daemon is killed, or the time is over."""
+    """One request after the other until the daemon is killed, or the time is over."""
     connection = http.client.HTTPConnection(daemon.host, daemon.port, timeout=10.0)
     killed = contextlib.suppress(OSError, http.client.HTTPException)
     with contextlib.closing(connection), killed:
@@ -128,11 +193,13 @@ def records_of(kafka: Kafka, told: Told) -> Iterator[Any]:
     """All records of the topic. Raises AssertionError where one isn't as it was handed over, or was
     refused."""
     total = sum(kafka.end_offsets(told.topic).values())
-    for record in kafka.read(told.topic, total, within_s=25.0):
+    for record in kafka.read(told.topic, total, within_s=25.0 + total / 10_000):
         number = number_of(record.value)
         assert record.value == _value(record.partition, number), (record.partition, number)
         assert record.key == b"k%d" % number
         assert dict(record.headers)["n"] == b"%d" % number
+        low, high = told.stamped[record.partition, number]
+        assert low <= record.timestamp <= high, (record.partition, number, record.timestamp)
         assert (record.partition, number) not in told.refused
         yield record
 
@@ -168,7 +235,10 @@ def _check(kafka: Kafka, told: Told) -> str:
         found[record.partition].setdefault(number_of(record.value))
         total += 1
     accepted, distinct = in_order(found, told), sum(map(len, found.values()))
-    return f"{accepted} accepted, {distinct} in the topic, {total - distinct} of them twice"
+    return (
+        f"{accepted} accepted, {told.batches} batches among them; "
+        f"{distinct} in the topic, {total - distinct} more than once"
+    )
 
 
 def main(rounds: int, seed: int) -> None:
