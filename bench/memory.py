@@ -6,19 +6,17 @@ import contextlib
 import resource
 import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench.host import missing, on_core, rss_mb, wait_until
+from bench.host import missing, on_core, rss_mb
+from bench.plain import serving
 from bench.table import Row
-from bench.wire import Connection
 from bench.wrk import SERVER_CORE, reports, wrk
 from tests.daemon import Daemon
-from tests.servers import ROOT, ConsulServer, free_port
+from tests.servers import ConsulServer
 
 SECTION = "Memory: after millions of requests, and with thousands of idle connections"
 MILLION = 1_000_000
@@ -40,25 +38,6 @@ def _daemon() -> Iterator[Daemon]:
             yield daemon.wait_ready()
         finally:
             daemon.close()
-
-
-@contextlib.contextmanager
-def _plain() -> Iterator[subprocess.Popen[bytes]]:
-    """aiohttp alone; its port is the last argument."""
-    port = free_port()
-    process = subprocess.Popen([sys.executable, "-m", "bench.plain", str(port)], cwd=ROOT)
-
-    def answers() -> bool:
-        with contextlib.suppress(OSError), Connection(port) as connection:
-            return connection.request("GET", "/allowed")[0] == 200
-        return False
-
-    try:
-        wait_until(answers, 15, "plain aiohttp answers", 0.05)
-        yield process
-    finally:
-        process.kill()
-        process.wait(10)
 
 
 def _ask(daemon: Daemon, count: int, seconds: int, script: Path) -> int:
@@ -109,10 +88,8 @@ def _ours(count: int) -> float:
 
 
 def _theirs(count: int) -> float:
-    with _plain() as process:
-        arguments = process.args
-        assert isinstance(arguments, list)
-        return _idle_kib(process.pid, int(arguments[-1]), count)
+    with serving() as (pid, port):
+        return _idle_kib(pid, port, count)
 
 
 def _median(measurement: Callable[[int], float], count: int, times: int) -> float:

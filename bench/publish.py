@@ -1,105 +1,136 @@
-"""Publishing over HTTP: records taken durably, and the replay beside a bare aiokafka producer."""
+"""Publishing over HTTP: records taken durably, the replay, and `/allowed` beside it all.
+
+The daemon has a core to itself, wrk and Kafka share the other one. The bare disk, a bare handler
+and a bare producer are measured in the same run, on the same file system and the same core.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import base64
+import contextlib
 import os
 import shutil
+import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import aiohttp
-import uvloop
 from aiokafka import AIOKafkaProducer
 
-from bench.host import BenchError
+from bench import plain
+from bench.handing import BATCH_CALLERS, LINES, RAW, Sender, lines
+from bench.host import missing, on_core
+from bench.spool import bare_writes
 from bench.table import Row, percentile
+from bench.wrk import CLIENT_CORE, SERVER_CORE, Load, same, tail, wrk
 from tests.daemon import Daemon
 from tests.kafka import Kafka
 from tests.servers import ROOT
 
 SECTION = "Publish: records handed over by HTTP and synced (spool_all), and the way to Kafka"
 FOLDER = "/var/tmp"
+"""On a disk, where /tmp may be none."""
 SMALL, LARGE = 200, 10_000
+FRAMED = SMALL + 60
+"""Bytes of a small record in the spool, about."""
+CONNECTIONS = (1, 8, 64)
+BATCHES = ((100, SMALL), (1000, SMALL), (100, LARGE), (1000, LARGE))
 TOPIC = "bench"
 REPLAYED = 200_000
 WANTED = 60_000.0
 """Records a second in batches of 1,000."""
-RAW = {"Content-Type": "application/octet-stream", "Kafka-Partition": "0"}
-LINES = {"Content-Type": "application/x-ndjson"}
+OF_SEQUENTIAL, OF_PRODUCER, TIMES_SYNC = 0.5, 0.7, 3.0
 PLENTY = "64GiB"
 
 
-@dataclass(frozen=True)
-class _Run:
-    """Records a second, and how long each request took."""
+@dataclass(slots=True)
+class _Figures:
+    """What the rounds brought."""
 
-    rate: float
-    took_s: Sequence[float]
-
-
-def _lines(records: int, size: int) -> bytes:
-    value = base64.b64encode(os.urandom(size)).decode()
-    line = f'{{"partition_id":0,"value":{{"type":"BINARY","data":"{value}"}}}}\n'
-    return line.encode() * records
-
-
-async def _hand_over(
-    daemon: Daemon,
-    topic: str,
-    body: bytes,
-    records: int,
-    *,
-    callers: int,
-    seconds: float,
-) -> _Run:
-    """So many connections that send the same request again and again."""
-    url, headers = f"{daemon.url}/v1/publish/{topic}", RAW if records == 1 else LINES
-    took_s: list[float] = []
-    connector = aiohttp.TCPConnector(limit=callers)
-    async with aiohttp.ClientSession(connector=connector) as session:
-        began = time.perf_counter()
-
-        async def call() -> None:
-            while (at := time.perf_counter()) < began + seconds:
-                async with session.post(url, data=body, headers=headers) as answer:
-                    if answer.status not in {200, 202}:
-                        raise BenchError(f"publish: {answer.status} {await answer.text()}")
-                    await answer.read()
-                took_s.append(time.perf_counter() - at)
-
-        await asyncio.gather(*[call() for _ in range(callers)])
-        spent_s = time.perf_counter() - began
-    return _Run(len(took_s) * records / spent_s, took_s)
+    sync_p50_ms: list[float] = field(default_factory=list)
+    sync_p99_ms: list[float] = field(default_factory=list)
+    sequential: list[float] = field(default_factory=list)
+    """MB/s."""
+    handler: list[Load] = field(default_factory=list)
+    single: dict[int, list[Load]] = field(default_factory=lambda: defaultdict(list))
+    """By the number of connections."""
+    batch: dict[tuple[int, int], list[Load]] = field(default_factory=lambda: defaultdict(list))
+    """By records and their size."""
 
 
-async def _bare(kafka: Kafka, count: int) -> float:
-    """Records a second of a producer that only sends, as an application would write it."""
-    value = os.urandom(SMALL)
-    async with AIOKafkaProducer(
-        **kafka.client_options(), enable_idempotence=True, max_batch_size=512 * 1024, linger_ms=5
-    ) as producer:
-        began = time.perf_counter()
-        sent: list[Any] = []
-        for number in range(count):
-            sent.append(await producer.send(TOPIC, value, partition=0))
-            if number % 5_000 == 4_999:
-                await asyncio.gather(*sent)
-                sent.clear()
-        await asyncio.gather(*sent)
-        return count / (time.perf_counter() - began)
+class _Bench:
+    """A daemon with its spool on a disk, and what it is compared with.
+
+    Args:
+        folder: on the spool's file system.
+        plain_port: where the bare handler answers.
+    """
+
+    def __init__(self, daemon: Daemon, folder: Path, plain_port: int, seconds: int) -> None:
+        self._daemon = daemon
+        self._folder = folder
+        self._seconds = seconds
+        self._sender = Sender(daemon.url, folder)
+        self._plain = f"http://127.0.0.1:{plain_port}/publish"
+        self._post = same(folder, "plain", os.urandom(SMALL), RAW)
+        self.figures = _Figures()
+
+    def round(self) -> None:
+        """Everything that is compared, once."""
+        figures, seconds = self.figures, self._seconds
+        with on_core(SERVER_CORE):
+            syncs = bare_writes(self._folder, FRAMED, seconds)
+            written = bare_writes(self._folder, LARGE * 1000, seconds)
+        figures.sync_p50_ms.append(percentile(syncs, 0.5) * 1000)
+        figures.sync_p99_ms.append(percentile(syncs, 0.99) * 1000)
+        figures.sequential.append(LARGE * 1000 / statistics.mean(written) / 1e6)
+        figures.handler.append(wrk(self._plain, 64, seconds, script=self._post))
+        self.hand_over(TOPIC, figures)
+
+    def hand_over(self, topic: str, figures: _Figures) -> None:
+        """Records by themselves and in batches."""
+        for callers in CONNECTIONS:
+            load = self._sender.send(topic, 1, SMALL, callers, self._seconds)
+            figures.single[callers].append(load)
+        for records, size in BATCHES:
+            load = self._sender.send(topic, records, size, BATCH_CALLERS, self._seconds)
+            figures.batch[records, size].append(load)
+
+    def straight(self) -> _Figures:
+        """The same to Kafka, once."""
+        figures = _Figures()
+        self.hand_over("straight", figures)
+        return figures
+
+    def _allowed(self, seconds: int) -> Load:
+        return wrk(f"{self._daemon.url}/allowed", 1, seconds, script=tail(self._folder))
+
+    def beside(self) -> Iterator[Row]:
+        """What a decision takes while records are spooled."""
+        quiet = self._allowed(self._seconds)
+        yield from _allowed_rows("quiet", quiet, None)
+        for what, records, size, callers in (
+            ("64 connections spool singly", 1, SMALL, 64),
+            (f"batches of 1,000 of {SMALL} B are spooled", 1000, SMALL, BATCH_CALLERS),
+            (f"batches of 100 of {LARGE:,} B are spooled", 100, LARGE, BATCH_CALLERS),
+        ):
+            with self._sender.sending(TOPIC, records, size, callers, self._seconds + 2) as loads:
+                time.sleep(1.0)  # they have begun
+                found = self._allowed(self._seconds)
+            rate = loads[0].rate * records
+            yield from _allowed_rows(f"while {what}", found, quiet, f"{rate:,.0f} records/s")
 
 
-def _config(kafka: Kafka, folder: str) -> dict[str, Any]:
+def _config(kafka: Kafka, folder: Path) -> dict[str, Any]:
     return {
         "store": "memory",
         "kafka": {"bootstrap_servers": kafka.bootstrap.split(",")},
         "spool": {
-            "dir": folder,
+            "dir": str(folder),
             "max_bytes": PLENTY,
             "topics": {"*": {"max_bytes": PLENTY}},
         },
@@ -119,62 +150,169 @@ def _config(kafka: Kafka, folder: str) -> dict[str, Any]:
 
 def measure(*, quick: bool) -> Iterator[Row]:
     """Every row of the section."""
-    seconds = 0.5 if quick else 4.0
+    rounds, seconds = (1, 1) if quick else (5, 2)
     if shutil.which("java") is None or not (ROOT / ".tools" / "kafka").exists():
         yield Row(section=SECTION, what="publish", note="needs a JDK and Kafka (make tools)")
         return
-    with (
-        Kafka() as kafka,
-        tempfile.TemporaryDirectory(prefix="breaker-publish-", dir=FOLDER) as folder,
-        Daemon(_config(kafka, folder)) as daemon,
+    if absent := missing("wrk"):
+        yield Row(section=SECTION, what="publish", note=absent)
+        return
+    with contextlib.ExitStack() as stack:
+        folder = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="breaker-publish-", dir=FOLDER))
+        )
+        with on_core(CLIENT_CORE):
+            kafka = stack.enter_context(Kafka())
+        for topic in (TOPIC, "straight", "again"):
+            kafka.create_topic(topic)
+        with on_core(SERVER_CORE):
+            _, port = stack.enter_context(plain.serving())
+            daemon = stack.enter_context(Daemon(_config(kafka, folder / "spool")))
+        yield _replay(daemon, kafka, 20_000 if quick else REPLAYED)
+        bench = _Bench(daemon, folder, port, seconds)
+        daemon.request("POST", f"/v1/spool/{TOPIC}/pause", b"")
+        for _ in range(rounds):
+            bench.round()
+        yield from _disk(bench.figures)
+        yield from _single(bench.figures, "to disk")
+        yield _tail(bench.figures)
+        yield from _batches(bench.figures, "to disk")
+        yield from _small_and_large(bench.figures)
+        straight = bench.straight()
+        yield from _single(straight, "to Kafka")
+        yield from _batches(straight, "to Kafka")
+        yield from bench.beside()
+
+
+# --- rows ----------------------------------------------------------------------------------
+
+
+def _disk(figures: _Figures) -> Iterator[Row]:
+    what = f"the bare disk: {FRAMED} B more and fdatasync"
+    for said, rounds in (("p50", figures.sync_p50_ms), ("p99", figures.sync_p99_ms)):
+        yield Row.over(rounds, section=SECTION, what=f"{what}, {said}", unit="ms")
+    yield Row.over(
+        figures.sequential,
+        section=SECTION,
+        what="the bare disk: 10 MB more and fdatasync",
+        unit="MB/s",
+    )
+    yield Row.over(
+        (load.rate for load in figures.handler),
+        section=SECTION,
+        what=f"aiohttp alone: a POST of {SMALL} B is answered, 64 connections",
+        unit="1/s",
+    )
+
+
+def _single(figures: _Figures, way: str) -> Iterator[Row]:
+    for callers, loads in figures.single.items():
+        middle = statistics.median(load.p50_us for load in loads) / 1000
+        high = statistics.median(load.p99_us for load in loads) / 1000
+        yield Row.over(
+            (load.rate for load in loads),
+            section=SECTION,
+            what=f"{way}: single records of {SMALL} B, {callers} connection{'s'[: callers - 1]}",
+            unit="records/s",
+            note=f"p50 {middle:.2f} ms, p99 {high:.2f} ms",
+        )
+
+
+def _tail(figures: _Figures) -> Row:
+    """Whoever waits at 64 connections waits for about a sync, and for the others' handling."""
+    sync_ms = statistics.median(figures.sync_p99_ms)
+    handled_ms = 64_000 / statistics.median(load.rate for load in figures.handler)
+    return Row.over(
+        (load.p99_us / 1000 for load in figures.single[64]),
+        section=SECTION,
+        what="… their p99, 64 connections",
+        unit="ms",
+        target=f"≤ 3 × {sync_ms:.1f} + {handled_ms:.1f}",
+        limit=TIMES_SYNC * sync_ms + handled_ms,
+        note="three syncs' p99 and 64 turns of the bare handler",
+    )
+
+
+def _batches(figures: _Figures, way: str) -> Iterator[Row]:
+    for (records, size), loads in figures.batch.items():
+        rate = statistics.median(load.rate for load in loads)
+        yield Row.over(
+            (load.rate * records for load in loads),
+            section=SECTION,
+            what=f"{way}: batches of {records:,} of {size:,} B",
+            unit="records/s",
+            note=f"{rate * records * size / 1e6:.0f} MB/s",
+        )
+
+
+def _small_and_large(figures: _Figures) -> Iterator[Row]:
+    """What is asked for of batches."""
+    yield Row.over(
+        (load.rate * 1000 for load in figures.batch[1000, SMALL]),
+        [WANTED] * len(figures.sequential),
+        section=SECTION,
+        what=f"… of them 1,000 of {SMALL} B, against what is asked for",
+        unit="records/s",
+        peer="asked for",
+        target="≥ 60,000",
+        least_ratio=1.0,
+    )
+    for records in (100, 1000):
+        yield Row.over(
+            (load.rate * records * LARGE / 1e6 for load in figures.batch[records, LARGE]),
+            figures.sequential,
+            section=SECTION,
+            what=f"… of them {records:,} of {LARGE:,} B, in bytes",
+            unit="MB/s",
+            peer="the bare disk, 10 MB a sync",
+            target=f"≥ {OF_SEQUENTIAL:g}×",
+            least_ratio=OF_SEQUENTIAL,
+        )
+
+
+def _allowed_rows(when: str, load: Load, quiet: Load | None, note: str = "") -> Iterator[Row]:
+    for said, figure, peer in (
+        ("p50", load.p50_us, quiet.p50_us if quiet else None),
+        ("p99", load.p99_us, quiet.p99_us if quiet else None),
+        ("p99.9", load.p999_us, quiet.p999_us if quiet else None),
     ):
-        kafka.create_topic(TOPIC)
-        kafka.create_topic("straight")
-        kafka.create_topic("again")
-        yield from _replay(daemon, kafka, 20_000 if quick else REPLAYED)
-        yield from _accepted(daemon, TOPIC, "to disk", seconds)
-        yield from _accepted(daemon, "straight", "to Kafka", seconds, targets=False)
-
-
-def _accepted(
-    daemon: Daemon, topic: str, way: str, seconds: float, *, targets: bool = True
-) -> Iterator[Row]:
-    if targets:
-        daemon.request("POST", f"/v1/spool/{topic}/pause", b"")  # the replay is measured by itself
-    for callers in (1, 8, 64):
-        run = uvloop.run(
-            _hand_over(daemon, topic, os.urandom(SMALL), 1, callers=callers, seconds=seconds)
-        )
         yield Row(
             section=SECTION,
-            what=f"{way}: single records of {SMALL} B, {callers} connections",
-            value=run.rate,
-            unit="records/s",
-            note=f"p99 {percentile(run.took_s, 0.99) * 1000:.1f} ms",
-        )
-    for size, records in ((SMALL, 100), (SMALL, 1000), (LARGE, 100), (LARGE, 1000)):
-        run = uvloop.run(
-            _hand_over(daemon, topic, _lines(records, size), records, callers=2, seconds=seconds)
-        )
-        wanted = targets and (size, records) == (SMALL, 1000)
-        yield Row(
-            section=SECTION,
-            what=f"{way}: batches of {records} of {size} B",
-            value=run.rate,
-            unit="records/s",
-            peer="what is asked for" if wanted else "",
-            peer_value=WANTED if wanted else None,
-            target="≥ 60,000" if wanted else "",
-            least_ratio=1.0 if wanted else None,
-            note=f"{run.rate * size / 1e6:.0f} MB/s",
+            what=f"/allowed {when}, 1 connection, {said}",
+            value=figure,
+            unit="µs",
+            peer="quiet" if quiet else "",
+            peer_value=peer,
+            note=note,
         )
 
 
-def _replay(daemon: Daemon, kafka: Kafka, count: int) -> Iterator[Row]:
+# --- the way to Kafka ----------------------------------------------------------------------
+
+
+async def _bare(kafka: Kafka, count: int) -> float:
+    """Records a second of a producer that only sends, as an application would write it."""
+    value = os.urandom(SMALL)
+    async with AIOKafkaProducer(
+        **kafka.client_options(), enable_idempotence=True, max_batch_size=512 * 1024, linger_ms=5
+    ) as producer:
+        began = time.perf_counter()
+        sent: list[Any] = []
+        for number in range(count):
+            sent.append(await producer.send(TOPIC, value, partition=0))
+            if number % 5_000 == 4_999:
+                await asyncio.gather(*sent)
+                sent.clear()
+        await asyncio.gather(*sent)
+        return count / (time.perf_counter() - began)
+
+
+def _replay(daemon: Daemon, kafka: Kafka, count: int) -> Row:
     """How fast a backlog goes, beside a producer without anything around it."""
-    bare = asyncio.run(_bare(kafka, count))
+    with on_core(SERVER_CORE):
+        bare = asyncio.run(_bare(kafka, count))
     daemon.request("POST", "/v1/spool/again/pause", b"")
-    body = _lines(1_000, SMALL)
+    body = lines(1_000, SMALL)
     for _ in range(count // 1_000):
         daemon.request("POST", "/v1/publish/again", body, LINES)
     daemon.request("POST", "/v1/spool/again/resume", b"")
@@ -185,13 +323,13 @@ def _replay(daemon: Daemon, kafka: Kafka, count: int) -> Iterator[Row]:
         if left < count and began == 0.0:  # a paused replay looks twice a second
             began, count = time.perf_counter(), left
     rate = (count - left) / (time.perf_counter() - began)
-    yield Row(
+    return Row(
         section=SECTION,
-        what=f"replay of {count} records of {SMALL} B",
+        what=f"replay of {count:,} records of {SMALL} B",
         value=rate,
         unit="records/s",
         peer="aiokafka alone",
         peer_value=bare,
-        target="≥ 0.7 x",
-        least_ratio=0.7,
+        target=f"≥ {OF_PRODUCER:g}×",
+        least_ratio=OF_PRODUCER,
     )

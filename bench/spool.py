@@ -79,10 +79,11 @@ def _timed(step: Callable[[], None], seconds: float) -> list[float]:
     return took
 
 
-def _bare(folder: Path, size: int, seconds: float) -> list[float]:
+def bare_writes(folder: Path, size: int, seconds: float) -> list[float]:
     """Append so many bytes, fdatasync, again: how long each took."""
     data, at = os.urandom(size), 0
-    fd = os.open(folder / f"bare-{size}", os.O_RDWR | os.O_CREAT, 0o600)
+    path = folder / f"bare-{size}"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
 
     def step() -> None:
         nonlocal at
@@ -93,6 +94,7 @@ def _bare(folder: Path, size: int, seconds: float) -> list[float]:
         return _timed(step, seconds)
     finally:
         os.close(fd)
+        path.unlink()  # the next one grows from nothing, too
 
 
 def _sqlite(folder: Path, batch: Sequence[NewRecord], seconds: float) -> float:
@@ -137,7 +139,7 @@ def _single(rounds: int, seconds: float) -> Iterator[Row]:
         ours, peers, bare, calls = [], [], [], []
         for _ in range(rounds):
             with _folder() as folder:
-                bare.append(percentile(_bare(folder, SMALL + 60, seconds), 0.99) * 1000)
+                bare.append(percentile(bare_writes(folder, SMALL + 60, seconds), 0.99) * 1000)
             peers.append(_peers(one, seconds))
             run = _ours(one, callers, seconds)
             ours.append(run.rate)
@@ -165,7 +167,7 @@ def _batches(rounds: int, seconds: float) -> Iterator[Row]:
             ours, peers, bare = [], [], []
             for _ in range(rounds):
                 with _folder() as folder:
-                    took = statistics.mean(_bare(folder, count * size, seconds))
+                    took = statistics.mean(bare_writes(folder, count * size, seconds))
                 bare.append(count * size / took / MIB)
                 peers.append(_peers(batch, seconds))
                 ours.append(_ours(batch, 2, seconds).rate)

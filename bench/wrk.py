@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,18 @@ function request()
   return wrk.format(nil, nil, nil, string.format(body, n % 1000))
 end
 """
+# What `--latency` leaves out: the far tail.
+_TAIL = """
+function done(summary, latency, requests)
+  io.write(string.format("  99.9%% %fus\\n", latency:percentile(99.9)))
+end
+"""
+_SAME = """
+local file = assert(io.open("%s", "rb"))
+wrk.method = "POST"
+wrk.body = file:read("*a")
+file:close()
+"""
 # Each connection waits a random while, so that they don't report in step.
 _PACE = "function delay() return math.random(6, 16) end\n"
 _UNIT_US = {"us": 1.0, "ms": 1e3, "s": 1e6}
@@ -33,6 +46,8 @@ class Load:
     rate: float
     p50_us: float
     p99_us: float
+    p999_us: float | None = None
+    """Only where the script says it (`tail`, `same`)."""
 
 
 def parse(text: str, *, rejections: bool = False) -> Load:
@@ -43,11 +58,17 @@ def parse(text: str, *, rejections: bool = False) -> Load:
     rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
     shares = {
         found.group(1): float(found.group(2)) * _UNIT_US[found.group(3)]
-        for found in re.finditer(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s)$", text, re.MULTILINE)
+        for found in re.finditer(r"^\s+(50|99|99\.9)%\s+([\d.]+)(us|ms|s)$", text, re.MULTILINE)
     }
-    if requests is None or rate is None or len(shares) != 2:
+    if requests is None or rate is None or not {"50", "99"} <= shares.keys():
         raise BenchError(f"wrk said something else:\n{text}")
-    return Load(int(requests.group(1)), float(rate.group(1)), shares["50"], shares["99"])
+    return Load(
+        int(requests.group(1)),
+        float(rate.group(1)),
+        shares["50"],
+        shares["99"],
+        shares.get("99.9"),
+    )
 
 
 def reports(folder: Path, *, paced: bool = False) -> Path:
@@ -58,6 +79,22 @@ def reports(folder: Path, *, paced: bool = False) -> Path:
     """
     script = folder / "report.lua"
     script.write_text(_REPORTS + (_PACE if paced else ""), "utf-8")
+    return script
+
+
+def tail(folder: Path) -> Path:
+    """A script for wrk: GET, and the 99.9th percentile is told too."""
+    script = folder / "tail.lua"
+    script.write_text(_TAIL, "utf-8")
+    return script
+
+
+def same(folder: Path, name: str, body: bytes, headers: Mapping[str, str]) -> Path:
+    """A script for wrk: the same body is posted again and again; tells the tail as `tail` does."""
+    content, script = folder / f"{name}.body", folder / f"{name}.lua"
+    content.write_bytes(body)
+    given = [f'wrk.headers["{key}"] = "{value}"\n' for key, value in headers.items()]
+    script.write_text("".join([_SAME % content, *given, _TAIL]), "utf-8")
     return script
 
 
