@@ -7,6 +7,10 @@ import importlib
 import ssl
 import sys
 
+SWITCH_S = 0.0005
+"""How long another thread (the spool's) may go on while the event loop has something to do: Python
+lets it go on for ten times as long."""
+
 
 def begin() -> None:
     """Prepare the start, before the daemon's parts are imported.
@@ -23,6 +27,7 @@ def begun() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+    sys.setswitchinterval(SWITCH_S)
 
 
 def _import_aiohttp() -> None:

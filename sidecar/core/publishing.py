@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
@@ -213,6 +213,16 @@ class Publishing(Protocol):
         Args:
             delivered: wait for Kafka's word where there is time, also for spooled ones.
             idempotency: the client's key and a digest of what came with it.
+        """
+
+    def hand_over(self, topic: str, draft: Draft, answered: Callable[[Outcome], None]) -> bool:
+        """Have one record accepted, where nothing has to be waited for before it has its place.
+
+        Args:
+            answered: called with its outcome, once, within `policy.timeout_s`.
+
+        Returns:
+            False: nothing has happened, `publish` is to be asked.
         """
 
     def describe(self) -> Mapping[str, object]:

@@ -46,6 +46,22 @@ class Tokens:
         self._kept = (path, token, self._now())
         return token
 
+    def right(self, path: str, given: bytes | None) -> bool:
+        """Whether an `Authorization` header is right, by the token that is kept.
+
+        False also where none is kept, or another one may be in the file by now.
+        """
+        if self._kept is None or given is None:
+            return False
+        known, token, at = self._kept
+        scheme, _, sent = given.partition(b" ")
+        return (
+            known == path
+            and self._now() - at < KEPT_S
+            and scheme.lower() == b"bearer"
+            and hmac.compare_digest(sent.strip(), token)
+        )
+
 
 async def check(
     request: web.Request,

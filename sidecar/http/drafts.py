@@ -7,8 +7,9 @@ batch is `{"records": [ … ]}`, `{"entries": [ … ]}` as that proxy has it, or
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Final, NamedTuple
 
 import msgspec
@@ -31,6 +32,10 @@ OTHER_BATCHES: Final = "application/vnd.kafka."
 """Batches in shapes that aren't known here: as one raw record they would be a nasty surprise."""
 LISTS: Final = ("records", "entries")
 MAX_RECORDS: Final = 10_000
+PIECE_BYTES: Final = 32 * 1024
+"""Lines are read so many bytes at once, or one where it is longer."""
+PIECE_RECORDS: Final = 25
+"""Of records in a list so many are read at once."""
 MAX_HEADERS: Final = 1_000
 MAX_NAME: Final = 0xFFFF
 MAX_STAMP: Final = 2**53
@@ -73,7 +78,6 @@ class _Record(msgspec.Struct):
 
 
 _record = msgspec.json.Decoder(_Record)
-_records = msgspec.json.Decoder(list[_Record])
 _each = msgspec.json.Decoder(list[msgspec.Raw])
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _FAULTS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -82,7 +86,9 @@ _FAULTS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 class Request(NamedTuple):
     """What a request hands over."""
 
-    records: list[Drafted]
+    pieces: Iterator[list[Drafted]]
+    """The records in pieces: others can have a turn in between. Raises Problem: 400 where there are
+    none, or too many."""
     single: bool
     """One record rather than a batch; it is answered as one."""
 
@@ -95,12 +101,13 @@ def read(request: web.Request, body: bytes, max_record: int) -> Request:
     """
     kind = request.content_type
     single = False
+    pieces: Iterable[list[Drafted]]
     if kind in JSON_TYPES and not _raw_in_json(request.raw_headers, body):
-        drafts, single = _of_json(body)
+        pieces, single = _of_json(body)
     elif kind in LINES_TYPES:
         if _described(request.raw_headers):
             raise _twice_described()
-        drafts = _of_lines(body)
+        pieces = _of_lines(body)
     elif kind in NOT_RAW or (kind.startswith(OTHER_BATCHES) and kind not in JSON_TYPES):
         raise Problem(
             415,
@@ -109,14 +116,23 @@ def read(request: web.Request, body: bytes, max_record: int) -> Request:
             "application/json or application/x-ndjson for a batch",
         )
     else:
-        drafts, single = [_of_headers(request.raw_headers, body)], True
-    if not drafts:
+        pieces, single = [[_of_headers(request.raw_headers, body)]], True
+    return Request(_counted(pieces, max_record), single)
+
+
+def _counted(pieces: Iterable[list[Drafted]], max_record: int) -> Iterator[list[Drafted]]:
+    count = 0
+    for piece in pieces:
+        count += len(piece)
+        if count > MAX_RECORDS:
+            raise Problem(
+                400,
+                "bad-records",
+                f"more than {MAX_RECORDS} records; send {MAX_RECORDS} at most in one request",
+            )
+        yield [checked(draft, max_record) for draft in piece]
+    if not count:
         raise Problem(400, "bad-records", "there are no records in the body")
-    if len(drafts) > MAX_RECORDS:
-        raise Problem(
-            400, "bad-records", f"{len(drafts)} records; send {MAX_RECORDS} at most in one request"
-        )
-    return Request([_checked(draft, max_record) for draft in drafts], single)
 
 
 # --- a raw body ----------------------------------------------------------------------------
@@ -167,9 +183,10 @@ def _raw_in_json(raw: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
     if not _described(raw):
         return False
     try:
-        drafts, _ = _of_json(body)
+        pieces, _ = _of_json(body)
     except Problem:
         return True
+    drafts = chain.from_iterable(pieces)
     if any(isinstance(draft, Draft) and draft[:2] != (None, None) for draft in drafts):
         raise _twice_described()
     return True
@@ -188,14 +205,14 @@ def _twice_described() -> Problem:
 # --- batches -------------------------------------------------------------------------------
 
 
-def _of_json(body: bytes) -> tuple[list[Drafted], bool]:
+def _of_json(body: bytes) -> tuple[Iterable[list[Drafted]], bool]:
     """A batch or one record alone, and which of the two."""
     try:
         if body.lstrip()[:1] == b"[":
             return _of_array(body), False
         lines = _lines(body)
         if lines is not None:
-            return lines, False
+            return [lines], False
         told = _members.decode(body)
         for name in LISTS:
             if name in told:
@@ -207,7 +224,7 @@ def _of_json(body: bytes) -> tuple[list[Drafted], bool]:
             'the body must be JSON: one record, {"records": [ … ]}, or an array of records: '
             f"{_words(error)}",
         ) from error
-    return [_draft_of(body)], True
+    return [[_draft_of(body)]], True
 
 
 def _lines(body: bytes) -> list[Drafted] | None:
@@ -221,14 +238,24 @@ def _lines(body: bytes) -> list[Drafted] | None:
         return None
 
 
-def _of_array(raw: bytes | msgspec.Raw) -> list[Drafted]:
-    try:
-        return [_draft(record) for record in _records.decode(raw)]
-    except _FAULTS:  # one by one, so that the good ones have their way
-        return [_draft_of(each) for each in _each.decode(raw)]
+def _of_array(raw: bytes | msgspec.Raw) -> Iterator[list[Drafted]]:
+    found = _each.decode(raw)
+    return (
+        # One by one, so that the good ones have their way.
+        [_draft_of(each) for each in found[at : at + PIECE_RECORDS]]
+        for at in range(0, len(found), PIECE_RECORDS)
+    )
 
 
-def _of_lines(body: bytes) -> list[Drafted]:
+def _of_lines(body: bytes) -> Iterator[list[Drafted]]:
+    at = 0
+    while at < len(body):
+        end = body.find(b"\n", at + PIECE_BYTES) + 1 or len(body)
+        yield _some_lines(body[at:end])
+        at = end
+
+
+def _some_lines(body: bytes) -> list[Drafted]:
     try:
         return [_draft(record) for record in _record.decode_lines(body)]
     except _FAULTS:
@@ -265,7 +292,7 @@ def _bytes(data: _Data | None) -> bytes | None:
     return data.data.encode() if isinstance(data.data, str) else data.data
 
 
-def _checked(draft: Drafted, max_record: int) -> Drafted:
+def checked(draft: Drafted, max_record: int) -> Drafted:
     """What Kafka, the spool or this sidecar's limits can't take is refused before anything."""
     if isinstance(draft, Refused):
         return draft

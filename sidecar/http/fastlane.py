@@ -3,8 +3,8 @@
 Whatever comes over a connection is shown to the lane first, whole as it arrived. It answers what
 is beyond doubt: one complete `GET` or `HEAD` of `/allowed`, in ordinary spelling, with nothing in
 its headers that has a meaning to HTTP itself (`framing` says what that is). What is sent by POST
-is shown to `ReportLane`. Everything else gets no answer here and goes to aiohttp's own path, which
-gives the same answers some ten times slower.
+is shown to `ReportLane` or `PublishLane`. Everything else gets no answer here and goes to aiohttp's
+own path, which gives the same answers some ten times slower.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from aiohttp import web
 from sidecar.core.admission import UNIT
 from sidecar.core.board import Board, Cell
 from sidecar.core.decision import Decision
-from sidecar.http import framing
+from sidecar.http import framing, publishlane, reportlane
 from sidecar.http.allowed import DENY_STATUSES, Answer, Answers, Page, admit
-from sidecar.http.reportlane import POST, ReportLane, Waiting
+from sidecar.http.publishlane import PublishLane
+from sidecar.http.reportlane import ReportLane
+from sidecar.http.turns import Waiting
 
 MAX_REMEMBERED = 256
 """Requests known by their bytes. Past it all are forgotten: clients with ever new headers."""
@@ -38,10 +40,11 @@ class Lane:
     Args:
         answers: what the application's own handlers use too, so that a page is rendered once.
         now: monotonic seconds.
-        reports: takes what is posted; None: aiohttp does.
+        reports: takes reports; None: aiohttp does.
+        records: takes records; None: aiohttp does.
     """
 
-    __slots__ = ("_answers", "_board", "_now", "_remembered", "_reports", "_routes")
+    __slots__ = ("_answers", "_board", "_now", "_records", "_remembered", "_reports", "_routes")
 
     def __init__(
         self,
@@ -49,24 +52,25 @@ class Lane:
         answers: Answers,
         now: Callable[[], float],
         reports: ReportLane | None = None,
+        records: PublishLane | None = None,
     ) -> None:
         self._board = board
         self._answers = answers
         self._now = now
         self._reports = reports
+        self._records = records
         self._routes: dict[tuple[bytes, ...], _Route] = {}
         self._remembered: dict[bytes, _Route] = {}
 
     def reply(self, data: bytes, asker: Waiting) -> bytes | None:
         """The whole answer to this request, which is decided and counted by then.
 
-        Empty: it may be a report, and it will be the asker's turn soon. None: it is for aiohttp,
-        and nothing has happened.
+        Empty: it may be a report or a record, and it will be the asker's turn soon. None: it is for
+        aiohttp, and nothing has happened.
         """
         route = self._remembered.get(data)
         if route is None:
-            if self._reports is not None and data.startswith(POST):
-                self._reports.queue(asker)
+            if data.startswith(b"POST /v1/") and self._queued(data, asker):
                 return b""
             route = self._read(data)
             if route is None:
@@ -94,10 +98,18 @@ class Lane:
         cell.admitted += 1
         return route.admission
 
-    def again(self, asker: Waiting) -> None:
-        """More has come of what may be a report."""
-        if self._reports is not None:
+    def again(self, begun: bytes, asker: Waiting) -> None:
+        """More has come of what may be a report or a record."""
+        self._queued(begun, asker)
+
+    def _queued(self, data: bytes, asker: Waiting) -> bool:
+        if self._reports is not None and data.startswith(reportlane.POST):
             self._reports.queue(asker)
+        elif self._records is not None and data.startswith(publishlane.POST):
+            self._records.queue(asker)
+        else:
+            return False
+        return True
 
     def _read(self, data: bytes) -> _Route | None:
         if len(data) > framing.MAX_HEAD:

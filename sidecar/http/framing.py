@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from time import time
 
+from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import SERVER_SOFTWARE
 
@@ -34,7 +36,11 @@ _STEERING = frozenset(
 """What frames a message in another way or steers a connection."""
 
 
-def headers(block: bytes) -> Mapping[bytes, bytes] | None:
+Found = Mapping[bytes, bytes]
+"""Headers' values by lower-case name."""
+
+
+def headers(block: bytes) -> Found | None:
     """Values by lower-case name, without the blanks around them.
 
     None where anything is out of the way. A repeated header is: some may be and some may not, and
@@ -54,7 +60,7 @@ def headers(block: bytes) -> Mapping[bytes, bytes] | None:
     return found
 
 
-def length(found: Mapping[bytes, bytes]) -> int | None:
+def length(found: Found) -> int | None:
     """Bytes of the body, 0 without one; None where that isn't plain."""
     given = found.get(b"content-length", b"0")
     return int(given) if given.isdigit() and len(given) <= _MAX_LENGTH_DIGITS else None
@@ -85,3 +91,36 @@ def head(status: int, given: Sequence[tuple[str, str]], size: int) -> bytes:
         "\r\n",
     ]
     return "\r\n".join(lines).encode()
+
+
+class Heads:
+    """Heads of answers that differ in little but their length; each is written once a second.
+
+    Args:
+        given: headers that all of them have.
+    """
+
+    __slots__ = ("_given", "_known", "_second")
+
+    def __init__(self, given: Sequence[tuple[str, str]]) -> None:
+        self._given = given
+        self._known: dict[tuple[int, int], bytes] = {}
+        self._second = -1
+        """The one in `Date`."""
+
+    def of(self, status: int, size: int) -> bytes:
+        """The head of an answer with so many bytes of body."""
+        second = int(time())
+        if second != self._second:
+            self._second = second
+            self._known.clear()
+        known = self._known.get((status, size))
+        if known is None:
+            known = self._known[status, size] = head(status, self._given, size)
+        return known
+
+
+def whole(response: web.Response, *more: tuple[str, str]) -> bytes:
+    """A small answer of aiohttp's, with further headers, byte for byte as it would be sent."""
+    body = response.body if isinstance(response.body, bytes) else b""
+    return head(response.status, [*response.headers.items(), *more], len(body)) + body

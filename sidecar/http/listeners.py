@@ -16,8 +16,9 @@ from aiohttp.web_request import BaseRequest
 from sidecar.http import problems
 from sidecar.http.crowd import Crowd, share
 from sidecar.http.fastlane import LANE, Lane
-from sidecar.http.framing import head, owed
+from sidecar.http.framing import owed, whole
 from sidecar.http.sockets import BACKLOG, Target, bind_tcp, bind_unix, close, identity
+from sidecar.http.turns import Later
 
 IDLE_S = 75.0
 """How long a kept connection may be idle: a little longer than gateways keep theirs."""
@@ -33,6 +34,7 @@ HELD_S = 1.0
 UNREAD_S = 20.0
 """How long a client may leave an answer unread once the buffers are full."""
 _HELD = -1
+_TAKEN = -2
 
 
 class Protocol(RequestHandler):
@@ -46,7 +48,7 @@ class Protocol(RequestHandler):
         rest: aiohttp's own arguments.
     """
 
-    __slots__ = ("_crowd", "_head_bytes", "_held", "_lane", "_owed", "_unread")
+    __slots__ = ("_crowd", "_head_bytes", "_held", "_lane", "_owed", "_told", "_unread")
 
     def __init__(self, server: web.Server, lane: Lane | None, crowd: Crowd, **rest: Any) -> None:
         super().__init__(server, **rest)
@@ -57,10 +59,13 @@ class Protocol(RequestHandler):
         self._unread: asyncio.TimerHandle | None = None
         """Ends the connection unless the client reads on; there while it doesn't."""
         self._held: list[bytes] = []
-        """What has come of a request that the lane may take when its turn comes."""
+        """What has come of a request that the lane may take when its turn comes, or behind one that
+        it has taken."""
+        self._told: asyncio.Future[None] | None = None
+        """There while we end and wait for the answer to what the lane has taken."""
         self._owed: int | None = 0 if lane is not None else None
-        """Bytes that aiohttp's parser still waits for; `_HELD` while there is something held;
-        None: not known, and never again."""
+        """Bytes that aiohttp's parser still waits for; `_HELD` while there is something held,
+        `_TAKEN` while the lane owes an answer; None: not known, and never again."""
 
     def data_received(self, data: bytes) -> None:
         """Answer here, or let aiohttp read on.
@@ -84,29 +89,49 @@ class Protocol(RequestHandler):
         elif self._owed == _HELD and data:
             self._held.append(data)
             if len(self._held) == 2:  # many a client sends a head and its body apart
-                self._lane.again(self)  # type: ignore[union-attr]  # as above
+                self._lane.again(self._held[0], self)  # type: ignore[union-attr]  # as above
             else:
                 self._hand_over()
+            return
+        elif self._owed == _TAKEN and data:
+            self._held.append(data)
+            self.transport.pause_reading()  # type: ignore[union-attr]  # it is connected
             return
         elif self._owed is not None:
             # What remains of a body; past its end something else has begun.
             self._owed = self._owed - len(data) if self._owed >= len(data) else None
         self._read(data)
 
-    def resume(self, take: Callable[[bytes], bytes | None]) -> None:
+    def resume(self, take: Callable[[bytes], bytes | Later | None]) -> None:
         """It is this connection's turn: answer what is held, wait for the rest, or leave it."""
-        if not self._held:
+        if self._owed != _HELD:
             return
         waiter, reply = self._waiter, None
         if waiter is not None and not self._paused and not waiter.done():
             reply = take(b"".join(self._held))
-        if reply:
+        if isinstance(reply, Later):
+            self._held, self._owed, self._head_bytes = [], _TAKEN, 0
+        elif reply:
             self._held, self._owed, self._head_bytes = [], 0, 0
             self._answer(reply)
         elif reply is None or len(self._held) > 1:
             self._hand_over()
         else:
             self._expect_rest(len(self._held[0]), HELD_S)
+
+    def answer(self, reply: bytes) -> None:
+        """What the lane has taken has its answer; then comes what was sent behind it."""
+        if self._owed != _TAKEN or self.transport is None:
+            return
+        self._owed = 0
+        self._answer(reply)
+        if self._told is not None:
+            self._told.set_result(None)
+            self._told = None
+        elif self._held:
+            held, self._held = self._held, []
+            self.transport.resume_reading()
+            self.data_received(b"".join(held))
 
     def _hand_over(self) -> None:
         """Let aiohttp have what was held: piece by piece, since one may spoil those before it."""
@@ -142,7 +167,8 @@ class Protocol(RequestHandler):
         begun, self._head_bytes = self._head_bytes, self._head_bytes + more
         if self._head_bytes > MAX_HEADS:
             if self.transport is not None:
-                self.transport.write(_in_bytes(problems.too_large_a_head(MAX_HEADS)))
+                problem = problems.too_large_a_head(MAX_HEADS)
+                self.transport.write(whole(problem.response(), ("Connection", "close")))
             self.force_close()
         elif not begun:
             if self._keepalive_handle is not None:
@@ -159,8 +185,10 @@ class Protocol(RequestHandler):
 
     def _process_keepalive(self) -> None:
         """A connection with half a request isn't idle: aiohttp gets to know of it."""
-        if self._held:
+        if self._owed == _HELD:
             self._hand_over()
+        elif self._owed == _TAKEN:
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         super()._process_keepalive()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -176,10 +204,29 @@ class Protocol(RequestHandler):
         self._crowd.leave(self)
         if self._unread is not None:
             self._unread.cancel()
+        if self._told is not None:
+            self._told.set_result(None)
+            self._told = None
         super().connection_lost(exc)
+
+    def close(self) -> None:
+        """See aiohttp. What the lane has taken is answered first, for which `shutdown` waits."""
+        if self._owed != _TAKEN:
+            super().close()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's
+        """See aiohttp."""
+        if self._owed == _TAKEN:
+            self._told = self._loop.create_future()
+            await asyncio.wait({self._told}, timeout=timeout)
+            self._told = None
+        super().close()
+        await super().shutdown(timeout)
 
     def _idle(self) -> bool:
         """Nothing is asked: aiohttp waits for a request, or has yet to begin to."""
+        if self._owed == _TAKEN:
+            return False
         if self._waiter is None:
             return self._request_count == 0
         return not self._waiter.done()
@@ -364,14 +411,6 @@ async def _stop(bound: _Bound, deadline_s: float) -> None:
         # and takes 0 for no limit at all.
         await runner.server.shutdown(max(deadline_s / 2, 0.001))
     await runner.cleanup()
-
-
-def _in_bytes(problem: problems.Problem) -> bytes:
-    """A problem as the last thing that is sent over a connection."""
-    response = problem.response()
-    body = response.body if isinstance(response.body, bytes) else b""
-    given = [*response.headers.items(), ("Connection", "close")]
-    return head(problem.status, given, len(body)) + body
 
 
 def _unlink(bound: _Bound) -> None:

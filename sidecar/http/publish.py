@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+import msgspec
 from aiohttp import web
 
 from sidecar.core.errors import SpoolFault, SpoolUnknown
@@ -51,6 +54,8 @@ CLOSED: Final = (
     "over TCP publishing and orders to the spool need a bearer token: configure admin.token_file, "
     "or use listen.socket"
 )
+PIECE: Final = 200
+"""Outcomes that are written down at once."""
 
 
 class Held:
@@ -88,6 +93,7 @@ class Publish:
         answers: Answers,
         held: Held,
         now: Callable[[], float],
+        tokens: admin.Tokens,
         settings: LiveSettings,
         transport: Transport,
     ) -> None:
@@ -98,7 +104,7 @@ class Publish:
         self._now = now
         self._settings = settings
         self._transport: Transport = transport
-        self._tokens = admin.Tokens(now)
+        self._tokens = tokens
 
     def routes(self) -> list[web.AbstractRouteDef]:
         """Where the handlers are to be found."""
@@ -128,15 +134,16 @@ class Publish:
 
         try:
             body = await bodies.any_body(request, limits.max_request_bytes, arrived)
-            found = drafts.read(request, body, limits.max_record_bytes)
+            pieces, single = drafts.read(request, body, limits.max_record_bytes)
+            found = await _all(pieces)
             outcomes = await self._outcomes(
-                publishing, topic, found.records, delivered, _once(request, body)
+                publishing, topic, found, delivered, _once(request, body)
             )
         finally:
             self._held.bytes -= held
-        if found.single:
+        if single:
             return _one(topic, outcomes[0])
-        return _many(topic, outcomes)
+        return await _many(topic, outcomes)
 
     async def _outcomes(
         self,
@@ -212,6 +219,16 @@ class Publish:
         return self._publishing
 
 
+async def _all(pieces: Iterator[list[drafts.Drafted]]) -> list[drafts.Drafted]:
+    """All of them; decisions have a turn in between."""
+    found: list[drafts.Drafted] = []
+    for piece in pieces:
+        if found:
+            await asyncio.sleep(0)
+        found += piece
+    return found
+
+
 def _policy(publishing: Publishing, topic: str) -> TopicPolicy:
     policy = publishing.policy.topic(topic) if TOPIC.fullmatch(topic) else None
     if policy is None or topic in {".", ".."}:
@@ -280,29 +297,45 @@ def _problem_of(refused: Refused) -> dict[str, object]:
 
 def _one(topic: str, outcome: Outcome) -> web.Response:
     if isinstance(outcome, Refused):
-        raise _refusal(outcome)
-    return json({"topic": topic, **_told(outcome)}, 202 if isinstance(outcome, Spooled) else 200)
+        raise refusal(outcome)
+    status, body = told(topic, outcome)
+    return json(body, status)
 
 
-def _refusal(refused: Refused, extra: dict[str, object] | None = None) -> Problem:
+def told(topic: str, outcome: Outcome) -> tuple[int, bytes]:
+    """What is said of one record that was not refused: the status, and the body in JSON."""
+    status = 202 if isinstance(outcome, Spooled) else 200
+    return status, msgspec.json.encode({"topic": topic, **_told(outcome)})
+
+
+def refusal(refused: Refused, extra: dict[str, object] | None = None) -> Problem:
+    """What is said of a record that was refused."""
     status = STATUS[refused.why]
     headers = {"Retry-After": AGAIN_S} if status in {409, 503, 507} else {}
     return Problem(status, str(refused.why), refused.detail, headers=headers, extra=extra)
 
 
-def _many(topic: str, outcomes: Sequence[Outcome]) -> web.Response:
+async def _many(topic: str, outcomes: Sequence[Outcome]) -> web.Response:
     """A batch: 200 all delivered, 202 some of it spooled, 207 some of it refused.
 
     Where all of it was refused in the same way, that is the answer.
     """
-    counts: dict[str, object] = {"delivered": 0, "spooled": 0, "dropped": 0, "refused": 0}
-    results = [_told(outcome) for outcome in outcomes]
-    for kind in counts:
-        counts[kind] = sum(result["status"] == kind for result in results)
+    results: list[dict[str, object]] = []
+    for at in range(0, len(outcomes), PIECE):
+        if at:
+            await asyncio.sleep(0)  # decisions have a turn in between
+        results += map(_told, outcomes[at : at + PIECE])
+    of = Counter(map(type, outcomes))
+    counts = {
+        "delivered": of[Delivered],
+        "spooled": of[Spooled],
+        "dropped": of[Dropped],
+        "refused": of[Refused],
+    }
     body: dict[str, object] = {"topic": topic, **counts, "results": results}
     refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
     if len(refused) == len(outcomes) and len({outcome.why for outcome in refused}) == 1:
-        raise _refusal(refused[0], body)
+        raise refusal(refused[0], body)
     if refused:
         return json(body, 207)
     return json(body, 202 if counts["spooled"] else 200)

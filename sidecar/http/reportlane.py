@@ -10,12 +10,8 @@ store in this process judges it first) goes to `Reporting`, which says so or doe
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections import deque
-from collections.abc import Callable
-from time import time
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from sidecar.core.intake import IntakeFull
 from sidecar.core.ports import Backend
@@ -26,16 +22,13 @@ from sidecar.http.problems import Problem, find
 from sidecar.http.replies import JSON_HEADERS
 from sidecar.http.reports import accepted, refusal
 from sidecar.http.settings import HttpSettings, LiveSettings, Transport
+from sidecar.http.turns import MORE, Turns, Waiting
 
 MAX_REMEMBERED = 512
 """Heads known by their bytes. Past it all are forgotten: clients with ever new headers."""
 MAX_REMEMBERED_BYTES = 512
-BATCH = 4
-"""Reports that are taken in within one turn of the event loop."""
 POST = b"POST /v1/report"
 """How every report begins."""
-MORE = b""
-"""The answer to a request whose body is still to come."""
 _REPORT = re.compile(
     POST + rb"(?:/([A-Za-z0-9][A-Za-z0-9_.-]{0,63}))? HTTP/1\.1\r\n" + framing.HEADERS
 )
@@ -51,13 +44,6 @@ class _Form(NamedTuple):
     length: int
 
 
-class Waiting(Protocol):
-    """A connection that may have sent a report."""
-
-    def resume(self, take: Callable[[bytes], bytes | None]) -> None:
-        """It has its turn: `take` is `ReportLane.reply`. Does nothing where the time has passed."""
-
-
 class ReportLane:
     """Recognizes reports and takes them in.
 
@@ -69,11 +55,10 @@ class ReportLane:
         "_backend",
         "_forms",
         "_heads",
-        "_line",
         "_live",
-        "_second",
         "_settings",
         "_transport",
+        "_turns",
     )
 
     def __init__(self, backend: Backend, live: LiveSettings, transport: Transport) -> None:
@@ -83,24 +68,12 @@ class ReportLane:
         self._settings: HttpSettings | None = None
         """Those that the forms were read under."""
         self._forms: dict[bytes, _Form] = {}
-        self._heads: dict[int, bytes] = {}
-        """Heads of answers by the length of their body, for one second's `Date`."""
-        self._second = -1
-        self._line: deque[Waiting] = deque()
+        self._heads = framing.Heads(JSON_HEADERS)
+        self._turns: Turns[Waiting] = Turns(lambda connection: connection.resume(self.reply))
 
     def queue(self, connection: Waiting) -> None:
         """Let it have its turn soon."""
-        if not self._line:
-            asyncio.get_running_loop().call_soon(self._turn)
-        self._line.append(connection)
-
-    def _turn(self) -> None:
-        line = self._line
-        now = [line.popleft() for _ in range(min(BATCH, len(line)))]
-        if line:
-            asyncio.get_running_loop().call_soon(self._turn)
-        for connection in now:
-            connection.resume(self.reply)
+        self._turns.add(connection)
 
     def reply(self, data: bytes) -> bytes | None:
         """The whole answer: the report is taken in. None: it is for aiohttp, nothing has happened.
@@ -124,7 +97,8 @@ class ReportLane:
                 return None
         except (Problem, IntakeFull):
             return None
-        return self._accept(accepted(cell, post))
+        body = accepted(cell, post)
+        return self._heads.of(202, len(body)) + body
 
     def _read(self, head: bytes) -> _Form | None:
         if len(head) > framing.MAX_HEAD:
@@ -148,13 +122,3 @@ class ReportLane:
                 self._forms.clear()
             self._forms[bytes(head)] = form
         return form
-
-    def _accept(self, body: bytes) -> bytes:
-        second = int(time())
-        if second != self._second:
-            self._second = second
-            self._heads.clear()
-        head = self._heads.get(len(body))
-        if head is None:
-            head = self._heads[len(body)] = framing.head(202, JSON_HEADERS, len(body))
-        return head + body

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from sidecar.core.ports import Backend, Telemetry
 from sidecar.core.publishing import Publishing
-from sidecar.http import door, problems
+from sidecar.http import admin, door, problems
 from sidecar.http.allowed import Answers, Decisions
 from sidecar.http.bodies import MAX_BODY
 from sidecar.http.events import Feed, Watching
@@ -22,6 +22,7 @@ from sidecar.http.page import StatusPage
 from sidecar.http.past import Histories
 from sidecar.http.probes import Metrics, Probes
 from sidecar.http.publish import Held, Publish
+from sidecar.http.publishlane import PublishLane
 from sidecar.http.reading import Reading
 from sidecar.http.reportlane import ReportLane
 from sidecar.http.reports import Reporting
@@ -79,8 +80,14 @@ def build_app(
     app[SETTINGS], app[WAITERS] = live, waiters
     app[FEED] = feed or Feed(backend.board, now)
     reporting = Reporting(backend, live, transport)
-    answers = Answers()
-    app[LANE] = Lane(backend.board, answers, now, ReportLane(backend, live, transport))
+    answers, tokens, held = Answers(), admin.Tokens(now), held or Held()
+    app[LANE] = Lane(
+        backend.board,
+        answers,
+        now,
+        reports=ReportLane(backend, live, transport),
+        records=PublishLane(publishing, held, tokens, live, transport) if publishing else None,
+    )
     histories = Histories(backend, now)
     overview = Overview(backend, histories, now)
     parts: tuple[_Part, ...] = (
@@ -94,8 +101,9 @@ def build_app(
             publishing,
             backend,
             answers=answers,
-            held=held or Held(),
+            held=held,
             now=now,
+            tokens=tokens,
             settings=live,
             transport=transport,
         ),

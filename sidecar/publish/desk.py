@@ -28,7 +28,7 @@ from sidecar.core.publishing import (
 from sidecar.core.spooling import Idempotency, Keys, NewRecord, Spool
 from sidecar.publish.around import Around
 from sidecar.publish.claims import Claims
-from sidecar.publish.lane import OVERHEAD, Lane
+from sidecar.publish.lane import OVERHEAD, PIECE, Lane
 from sidecar.publish.pair import Pair
 from sidecar.publish.placements import Placements
 from sidecar.publish.replay import Replay
@@ -41,6 +41,8 @@ PROBE_S: Final = 5.0
 """How often Kafka is asked whether it is there, for the topics that want to know beforehand."""
 ADOPT_S: Final = 60.0
 """How often spools that others have left are looked for."""
+PLACED: Final = 1_000
+"""Of one request so many records are placed before others have a turn."""
 NOTHING: Final = Refused(Refusal.UNKNOWN_OUTCOME, "there was no word of it in time")
 LEFT_OVER: Final = TopicPolicy(outage=Outage.SPOOL_FAILED)
 """How a topic is replayed that the spool still holds and nobody publishes to any more."""
@@ -82,6 +84,8 @@ class Desk:
         self._closing = False
         self._replaying: set[str] = set()
         self._answering: set[asyncio.Task[list[Outcome]]] = set()
+        self._handed: dict[Ticket, asyncio.TimerHandle] = {}
+        """What came by `hand_over` and has no answer, and when it gets one at latest."""
 
     @property
     def policy(self) -> PublishPolicy:
@@ -211,6 +215,8 @@ class Desk:
             self._opening.cancel()
         for task in list(self._answering):
             task.cancel()
+        for ticket in list(self._handed):
+            ticket.finish(NOTHING)
         if self._around.pair is not None:
             await self._around.pair.close()
         await self._around.carrier.close()
@@ -299,6 +305,31 @@ class Desk:
             claims.settle(outcomes, self._around.wall())
         return outcomes
 
+    def hand_over(self, topic: str, draft: Draft, answered: Callable[[Outcome], None]) -> bool:
+        """See the port."""
+        found = self.topics.get(topic)
+        if found is None or found.absence.certain or not (found.known or found.unplaced):
+            return False
+        if draft.partition is not None and found.beyond(draft.partition) is not None:
+            return False
+        found.outstanding += 1
+        if self._full(found) is not None:
+            found.outstanding -= 1
+            return False
+        ticket = Ticket(1, found.settled, delivered=False)
+        self._handed[ticket] = asyncio.get_running_loop().call_later(
+            self.policy.timeout_s, ticket.finish, NOTHING
+        )
+        ticket.done.add_done_callback(lambda _: self._answered_one(ticket, answered))
+        record = self._record(draft, self._around.wall(), None)
+        found.lane(found.place(draft, _size(record))).put([(record, ticket, 0)])
+        self._keep_placement(found)
+        return True
+
+    def _answered_one(self, ticket: Ticket, answered: Callable[[Outcome], None]) -> None:
+        self._handed.pop(ticket).cancel()
+        answered(ticket.outcomes[0] or NOTHING)
+
     def _full(self, topic: Topic) -> Refused | None:
         if self._closing:
             return CLOSING
@@ -314,32 +345,61 @@ class Desk:
     async def _send(
         self, topic: Topic, drafts: Sequence[Draft], ticket: Ticket, claims: Claims | None
     ) -> None:
-        """Hand records to their lanes; nothing is awaited once the first is placed."""
+        """Hand records to their lanes. What is placed is in its lane before anything is awaited."""
         unknown = await self._unknown(topic)
         if unknown is not None:
             ticket.finish(unknown)
             return
-        wall = self._around.wall()
+        records = await self._records_of(drafts, claims)
+        for first in range(0, len(drafts), PLACED):
+            if first:
+                await asyncio.sleep(0)
+                if ticket.given_up:
+                    return
+            self._place(
+                topic, drafts, records, ticket, range(first, min(first + PLACED, len(drafts)))
+            )
+        self._keep_placement(topic)
+
+    def _place(
+        self,
+        topic: Topic,
+        drafts: Sequence[Draft],
+        records: Sequence[NewRecord],
+        ticket: Ticket,
+        places: range,
+    ) -> None:
+        """Hand those at some places of a request to their lanes."""
         parts: dict[int, list[Item]] = {}
-        for index, draft in enumerate(drafts):
+        for index in places:
+            draft, record = drafts[index], records[index]
             if ticket.outcomes[index] is not None:
                 continue  # its idempotency key has an answer
             if draft.partition is not None and (there := topic.beyond(draft.partition)) is not None:
                 said = f"{topic.name} has {there} partitions: there is no {draft.partition}"
                 ticket.settle(index, Refused(Refusal.UNKNOWN_PARTITION, said))
                 continue
-            what = claims.of(index) if claims is not None else None
-            record = self._record(draft, wall, what)
-            size = OVERHEAD + len(record.value or b"") + len(record.key or b"")
-            at = topic.place(draft, size)
+            at = topic.place(draft, _size(record))
             part = parts.get(at)
             if part is None:
                 part = parts[at] = []
             part.append((record, ticket, index))
-        if topic.placement.partitions is not None:
-            self._placements.keep(topic.name, topic.placement.partitions)
         for partition, items in parts.items():
             topic.lane(partition).put(items)
+
+    async def _records_of(self, drafts: Sequence[Draft], claims: Claims | None) -> list[NewRecord]:
+        wall = self._around.wall()
+        records: list[NewRecord] = []
+        for index, draft in enumerate(drafts):
+            if index % PIECE == PIECE - 1:
+                await asyncio.sleep(0)
+            what = claims.of(index) if claims is not None else None
+            records.append(self._record(draft, wall, what))
+        return records
+
+    def _keep_placement(self, topic: Topic) -> None:
+        if topic.placement.partitions is not None:
+            self._placements.keep(topic.name, topic.placement.partitions)
 
     async def _unknown(self, topic: Topic) -> Outcome | None:
         """What becomes of records whose topic Kafka doesn't know, or says nothing of."""
@@ -383,3 +443,8 @@ class Desk:
         if self.policy.topic(topic) is None and not left:
             raise SpoolUnknown(f"{topic} is not among `publish.topics`, and nothing of it waits")
         await spool.pause(topic, paused)
+
+
+def _size(record: NewRecord) -> int:
+    """About how many bytes it takes on its way; what keyless ones are spread by."""
+    return OVERHEAD + len(record.value or b"") + len(record.key or b"")

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 BATCH_RECORDS: Final = 5_000
 APPEND_BYTES: Final = 8 * 1024 * 1024
-APPEND_RECORDS: Final = 20_000
+APPEND_RECORDS: Final = 2_000
+PIECE: Final = 200
+"""Of many records so many are seen to before others have a turn."""
 OVERHEAD: Final = 64
 """Bytes of a record beside its key and value, generously."""
 
@@ -265,18 +267,22 @@ class Lane:
             settle_all(items, _refusal(fault, perhaps))
         else:
             self._around.pace.inflow.add(len(items), self._around.now())
-            self._spooled(items, seqs)
+            await self._spooled(items, seqs)
         finally:
             self.appending = False
             self.arrived.set()
 
-    def _spooled(self, items: Sequence[Item], seqs: Sequence[int]) -> None:
+    async def _spooled(self, items: Sequence[Item], seqs: Sequence[int]) -> None:
         told = None if self.partition == UNPLACED else self.partition
         for (_, ticket, index), seq in zip(items, seqs, strict=True):
+            # All of them at once: the replay may be at these records already.
             if ticket.delivered and not ticket.given_up:
                 ticket.note(index, Spooled(told, seq))
                 self.waiters[seq] = (ticket, index)
-            else:
+        for at, ((_, ticket, index), seq) in enumerate(zip(items, seqs, strict=True)):
+            if at % PIECE == PIECE - 1:
+                await asyncio.sleep(0)
+            if not ticket.delivered or ticket.given_up:
                 ticket.settle(index, Spooled(told, seq))
 
     def replayed(self, seq: int, outcome: Delivered) -> None:

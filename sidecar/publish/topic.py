@@ -115,6 +115,20 @@ class Topic:
         """Whether the spool holds anything of this topic."""
         return any(lane.gate.shut for lane in self.lanes.values())
 
+    @property
+    def known(self) -> bool:
+        """Whether it is known how many partitions there are."""
+        told = self._asked.partitions(self.name)
+        if told is not None:
+            self._learn(told)
+        return self.placement.partitions is not None
+
+    @property
+    def unplaced(self) -> bool:
+        """Where that isn't known: whether records go to the spool without a place of their own."""
+        broken = self.circuit.broken_since is not None
+        return broken and self.policy.outage.spools and self.policy.outage is not Outage.DUAL
+
     async def know(self) -> None:
         """Learn how many partitions there are, where nobody knows yet and asking may help.
 
@@ -124,13 +138,9 @@ class Topic:
         """
         if self.absence.certain and await self.gone():
             raise self.no_topic()
-        told = self._asked.partitions(self.name)
-        if told is not None:
-            self._learn(told)
-        if self.placement.partitions is not None:
+        if self.known:
             return
-        broken = self.circuit.broken_since is not None
-        if broken and self.policy.outage.spools and self.policy.outage is not Outage.DUAL:
+        if self.unplaced:
             raise DeliveryFault("Kafka has not said yet how many partitions there are", unsent=True)
         if self._looking is None:
             self._looking = asyncio.get_running_loop().create_task(

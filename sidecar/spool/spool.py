@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from sidecar.core.errors import SpoolClosed, SpoolFault, SpoolFull
 from sidecar.core.ports import Telemetry
@@ -24,7 +24,7 @@ from sidecar.core.types import Scalar
 from sidecar.spool.adopt import Adoption
 from sidecar.spool.files import Files
 from sidecar.spool.folder import Folder, encoded
-from sidecar.spool.frames import pack, size_of
+from sidecar.spool.frames import pack
 from sidecar.spool.keys import SpoolKeys
 from sidecar.spool.ledger import SpooledKey
 from sidecar.spool.recovery import recover
@@ -37,7 +37,17 @@ GROUP_BYTES: Final = 8 * 1024 * 1024
 """Appended together at most, about: it is held in memory twice meanwhile."""
 QUEUE_BYTES: Final = 64 * 1024 * 1024
 """Waiting for the disk at most; beyond, the disk is too slow for what comes, and we say so."""
+OVERHEAD: Final = 100
+"""Bytes of a record beside its key and value, about."""
 TICK_S: Final = 1.0
+
+
+class Unpacked(NamedTuple):
+    """Records for one topic and partition, as they came."""
+
+    topic: str
+    partition: int
+    records: Sequence[NewRecord]
 
 
 @dataclass(slots=True)
@@ -45,7 +55,7 @@ class _Job:
     """Something for the thread; one of the three is set."""
 
     future: asyncio.Future[Any]
-    append: Append | None = None
+    append: Unpacked | None = None
     done: tuple[str, int, int] | None = None
     call: Callable[[], object] | None = None
     size: int = 0
@@ -111,13 +121,15 @@ class DiskSpool:
         if self._vault.fault is not None:
             raise SpoolClosed(self._vault.fault)
         encoded(topic)
-        packed = [pack(record) for record in records]
-        if not packed:
+        if not records:
             return range(0)
-        size = size_of(packed)
+        size = sum([len(one.key or b"") + len(one.value or b"") for one in records])
+        size += OVERHEAD * len(records)
         if self._queued and self._queued + size > QUEUE_BYTES:
             raise SpoolFull(f"{self._queued} bytes wait for the disk already; it is too slow")
-        sequences: range = await self._hand_over(append=Append(topic, partition, packed), size=size)
+        sequences: range = await self._hand_over(
+            append=Unpacked(topic, partition, records), size=size
+        )
         for record in records:
             if record.idempotency is not None:
                 self._keys.abandon(topic, record.idempotency.key)
@@ -189,7 +201,7 @@ class DiskSpool:
     def _hand_over(
         self,
         *,
-        append: Append | None = None,
+        append: Unpacked | None = None,
         done: tuple[str, int, int] | None = None,
         call: Callable[[], object] | None = None,
         size: int = 0,
@@ -252,9 +264,17 @@ class DiskSpool:
             calls = [job.done for job in dones if job.done is not None]
             outcome = _outcome(partial(self._vault.done, calls))
             self._post([(job, outcome) for job in dones])
-        appends = [job for job in jobs if job.append is not None]
+        appends: list[_Job] = []
+        batch: list[Append] = []
+        for job in jobs:
+            if job.append is not None:
+                packed = _outcome(partial(_packed, job.append))
+                if isinstance(packed, Append):
+                    appends.append(job)
+                    batch.append(packed)
+                else:
+                    self._post([(job, packed)])
         if appends:
-            batch = [job.append for job in appends if job.append is not None]
             outcomes = _outcome(partial(self._vault.append, batch))
             each = outcomes if isinstance(outcomes, list) else [outcomes] * len(appends)
             self._post(list(zip(appends, each, strict=True)))
@@ -286,6 +306,11 @@ class _Relay:
     def event(self, name: str, /, *, level: str = "info", **fields: Scalar | Sequence[str]) -> None:
         """One log line."""
         self.soon(partial(self._telemetry.event, name, level=level, **fields))
+
+
+def _packed(given: Unpacked) -> Append:
+    """Raises ValueError where the format can't hold one of them."""
+    return Append(given.topic, given.partition, [pack(record) for record in given.records])
 
 
 def _outcome(call: Callable[[], object]) -> object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from sidecar.core.publishing import Draft, Refusal, Refused
-from sidecar.http.drafts import MAX_RECORDS, Drafted, Request, read
+from sidecar.http.drafts import MAX_RECORDS, Drafted, read
 from sidecar.http.problems import Problem
 
 JSON = "application/json"
@@ -22,10 +22,16 @@ LINES = "application/x-ndjson"
 RAW = "application/octet-stream"
 
 
-def handed(kind: str, body: bytes, *headers: tuple[str, str], most: int = 1000) -> Request:
+class Handed(NamedTuple):
+    records: list[Drafted]
+    single: bool
+
+
+def handed(kind: str, body: bytes, *headers: tuple[str, str], most: int = 1000) -> Handed:
     sent = CIMultiDict([("Content-Type", kind), *headers])
     request = make_mocked_request("POST", "/v1/publish/t", headers=sent)
-    return read(request, body, most)
+    pieces, single = read(request, body, most)
+    return Handed([draft for piece in pieces for draft in piece], single)
 
 
 def drafts(kind: str, body: bytes, *headers: tuple[str, str], most: int = 1000) -> list[Drafted]:

@@ -18,6 +18,7 @@ from sidecar.core.types import Policy, State
 from sidecar.http.allowed import Answers
 from sidecar.http.explain import explain
 from sidecar.http.fastlane import Lane
+from sidecar.http.turns import Later
 from tests.unit.http.conftest import Client
 from tests.unit.http.support import WALL_AT, Clock, enter, make_board, make_record
 
@@ -160,8 +161,11 @@ def test_the_fast_lane_leaves_it_to_others(board: Board, clock: Clock) -> None:
 class _Nobody:
     """Stands for a connection that the lane never comes back to."""
 
-    def resume(self, take: Callable[[bytes], bytes | None]) -> None:
+    def resume(self, take: Callable[[bytes], bytes | Later | None]) -> None:
         raise AssertionError("there is no report here")
+
+    def answer(self, reply: bytes) -> None:
+        raise AssertionError("there is no record here")
 
 
 def test_a_half_open_share_of_a_shadow_is_explained_too(clock: Clock) -> None:

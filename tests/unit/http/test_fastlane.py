@@ -22,6 +22,7 @@ from sidecar.http.allowed import Answers
 from sidecar.http.fastlane import LANE, Lane
 from sidecar.http.framing import owed
 from sidecar.http.server import Endpoint, HttpSettings, Listeners, build_app
+from sidecar.http.turns import Later
 from tests.unit.http.support import (
     Clock,
     Log,
@@ -36,7 +37,10 @@ from tests.unit.http.twins import Side, converse, known, turns
 class Nobody:
     """A connection that never has its turn."""
 
-    def resume(self, take: Callable[[bytes], bytes | None]) -> None:
+    def resume(self, take: Callable[[bytes], bytes | Later | None]) -> None:
+        raise AssertionError
+
+    def answer(self, reply: bytes) -> None:
         raise AssertionError
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import pytest
 from pytest_aiohttp.plugin import AiohttpClient
@@ -41,6 +41,9 @@ class PaperDesk:
     ) -> list[Outcome]:
         self.taken += drafts
         return [Delivered(0, None) for _ in drafts]
+
+    def hand_over(self, topic: str, draft: Draft, answered: Callable[[Outcome], None]) -> bool:
+        raise AssertionError("connections of aiohttp's own have no lane")
 
     def describe(self) -> Mapping[str, object]:
         return {}

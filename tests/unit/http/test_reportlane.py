@@ -13,8 +13,9 @@ from sidecar.core.board import Board
 from sidecar.core.intake import IntakeFull, Post
 from sidecar.core.types import Policy
 from sidecar.http import framing, reportlane
-from sidecar.http.reportlane import MORE, ReportLane
+from sidecar.http.reportlane import ReportLane
 from sidecar.http.settings import HttpSettings, LiveSettings, Transport
+from sidecar.http.turns import MORE
 from tests.unit.http.support import Clock, Paper, make_board
 from tests.unit.http.twins import Side, converse, known, turns
 
@@ -165,7 +166,7 @@ def test_the_date_is_the_second_of_the_answer(
 ) -> None:
     said = []
     for at in (1_795_000_000.0, 1_795_000_000.9, 1_795_000_001.0):
-        monkeypatch.setattr(reportlane, "time", lambda at=at: at)
+        monkeypatch.setattr(framing, "time", lambda at=at: at)
         monkeypatch.setattr(framing, "rfc822_formatted_time", lambda at=at: f"at {at}")
         reply = lane.reply(request())
         assert reply

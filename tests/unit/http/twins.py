@@ -19,6 +19,7 @@ from unittest.mock import patch
 from sidecar.core.admission import Spread
 from sidecar.core.board import Board
 from sidecar.core.intake import Post
+from sidecar.core.publishing import Publishing
 from sidecar.core.types import Policy, State
 from sidecar.http import listeners
 from sidecar.http.fastlane import LANE
@@ -82,6 +83,7 @@ class Side:
     log: Log = field(default_factory=Log)
     listeners: Listeners | None = None
     in_lane: int = 0
+    publishing: Publishing | None = None
     paper: Paper = field(init=False)
 
     def __post_init__(self) -> None:
@@ -90,11 +92,12 @@ class Side:
     async def start(self) -> None:
         app = build_app(
             self.paper,
-            HttpSettings(),
+            HttpSettings(open_orders=True),
             transport="tcp",
             metrics=metrics_text,
             now=self.clock,
             telemetry=self.log,
+            publishing=self.publishing,
         )
         if not self.lane:
             del app[LANE]
