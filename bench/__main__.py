@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (host.BenchError, DaemonFailed, OSError, TimeoutError) as fault:
             # What the other sections measured, minutes of it, is not lost.
             failed = True
-            rows.append(Row(section=name, what="failed", note=repr(fault)[:200]))
+            rows.append(Row(section=name, what="failed", note=repr(fault)[:900]))
     print("\n".join(f"{key}: {value}" for key, value in machine.items()))
     print(f"\n{render(rows)}")
     if chosen.json is not None:
