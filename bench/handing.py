@@ -80,8 +80,8 @@ class Sender:
             process = subprocess.Popen(
                 ["nice", "-n", "10", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
             )
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait(10)
+        with process:
+            try:
+                yield process
+            finally:
+                process.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import clients, decisions, evaluation, spool, stalls
+from bench import clients, decisions, evaluation, spool, spool_memory, stalls
+from bench.handing import lines
 from bench.host import BenchError
 from bench.table import Row, over_rounds, percentile, render
-from bench.wrk import command, parse, reports
+from bench.wrk import command, parse, reports, same
 from tests.daemon import Daemon
 from tests.servers import ROOT
 
@@ -135,7 +137,8 @@ def test_percentiles_are_of_samples_that_were_taken() -> None:
 def test_what_wrk_says_is_read_in_microseconds() -> None:
     load = parse(WRK)
     assert load.requests == 71535
-    assert (load.rate, load.p50_us, load.p99_us) == (23845.12, 589.0, 35060.0)
+    assert (load.rate, load.p50_us, load.p99_us, load.p999_us) == (23845.12, 589.0, 35060.0, None)
+    assert parse(WRK + "  99.9% 40123.500000us\n").p999_us == 40123.5
 
 
 @pytest.mark.parametrize("line", ["  Non-2xx or 3xx responses: 12", "  Socket errors: connect 1"])
@@ -165,6 +168,19 @@ def test_watchers_say_how_far_apart_they_were_told() -> None:
             assert float(watchers.stdout.readline()) >= 0
             watchers.communicate(timeout=30)
         assert watchers.returncode == 0
+
+
+def test_records_are_sent_as_the_daemon_takes_them(tmp_path: Path) -> None:
+    assert same(tmp_path, "x", b"\x00\xff", {"A": "b"}).read_text("utf-8").count(str(tmp_path)) == 1
+    assert (tmp_path / "x.body").read_bytes() == b"\x00\xff"
+    batch = lines(3, 10).splitlines()
+    assert [len(json.loads(line)["value"]["data"]) for line in batch] == [16] * 3
+
+
+def test_the_memory_of_a_daemon_whose_spool_grows_is_measured() -> None:
+    rows = list(spool_memory.measure(quick=True))
+    assert len(rows) == len(spool_memory.MARKS)
+    assert all(row.value for row in rows)
 
 
 def test_reports_are_sent_as_the_daemon_takes_them(tmp_path: Path) -> None:
