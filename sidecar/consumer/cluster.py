@@ -12,6 +12,7 @@ from aiokafka.errors import IllegalStateError, KafkaError
 
 from sidecar.consumer.closing import close
 from sidecar.consumer.source import Place, Record, SourceError
+from sidecar.consumer.told import words
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class Cluster:
                 kept = await consumer._coordinator.fetch_committed_offsets(parts)
         except (TimeoutError, KafkaError, OSError) as error:
             await close(consumer, self._timeout_s)
-            raise SourceError(f"the {self.name} cluster: {_why(error)}") from error
+            raise SourceError(f"the {self.name} cluster: {words(error)}") from error
         except BaseException:
             await close(consumer, self._timeout_s)
             raise
@@ -101,7 +102,7 @@ class Cluster:
                 timeout_ms=round(wait_s * 1000), max_records=most
             )
         except (KafkaError, OSError) as error:
-            raise SourceError(f"the {self.name} cluster: {_why(error)}") from error
+            raise SourceError(f"the {self.name} cluster: {words(error)}") from error
         return batch
 
     async def commit(self, positions: Mapping[Place, Kept]) -> None:
@@ -113,7 +114,9 @@ class Cluster:
             async with asyncio.timeout(self._timeout_s):
                 await self._consumer.commit(offsets)
         except (TimeoutError, KafkaError, IllegalStateError, OSError) as error:
-            raise SourceError(f"not committed in the {self.name} cluster: {_why(error)}") from error
+            raise SourceError(
+                f"not committed in the {self.name} cluster: {words(error)}"
+            ) from error
 
     async def unread(self, places: Collection[Place]) -> dict[Place, int]:
         """How many offsets lie before the end of each. Raises SourceError."""
@@ -125,7 +128,7 @@ class Cluster:
                 ends = await self._consumer.end_offsets(parts)
                 return {Place(*tp): ends[tp] - await self._consumer.position(tp) for tp in parts}
         except (TimeoutError, KafkaError, IllegalStateError, OSError) as error:
-            raise SourceError(f"the {self.name} cluster: {_why(error)}") from error
+            raise SourceError(f"the {self.name} cluster: {words(error)}") from error
 
     async def stop(self) -> None:
         """Let go of it."""
@@ -136,7 +139,3 @@ class Cluster:
 
 def _kept(told: Any) -> Kept | None:
     return None if told is None else Kept(told.offset, told.metadata or "")
-
-
-def _why(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".removesuffix(": ")

@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError
 from sidecar.consumer.headers import replayed
 from sidecar.consumer.letters import SUFFIX, Letter, Wanted, letter_of
 from sidecar.consumer.sink import KafkaSink, Sink, SinkFailed
+from sidecar.consumer.told import words
 
 SILENCE_S = 10.0
 """So long nothing comes of what must be there: then it doesn't."""
@@ -226,7 +227,7 @@ class DeadLetters:
                 await start()
             yield
         except (TimeoutError, KafkaError, OSError) as error:
-            raise Unreachable(f"Kafka: {str(error) or type(error).__name__}") from error
+            raise Unreachable(f"Kafka: {words(error)}") from error
         finally:
             with suppress(TimeoutError, KafkaError, OSError):
                 async with asyncio.timeout(self._timeout_s):

@@ -13,6 +13,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from sidecar.consumer.closing import close
 from sidecar.consumer.source import Listener, NotOurs, Place, Record, SourceError
+from sidecar.consumer.told import words
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class KafkaSource:
                 await consumer.start()
         except (TimeoutError, KafkaError, OSError) as error:
             await self.stop()
-            raise SourceError(f"the group can't be joined: {_why(error)}") from error
+            raise SourceError(f"the group can't be joined: {words(error)}") from error
         except BaseException:
             await self.stop()
             raise
@@ -87,7 +88,7 @@ class KafkaSource:
                 timeout_ms=round(wait_s * 1000), max_records=most
             )
         except (KafkaError, OSError) as error:
-            raise SourceError(_why(error)) from error
+            raise SourceError(words(error)) from error
         return batch
 
     def pause(self, places: Collection[Place]) -> None:
@@ -111,9 +112,9 @@ class KafkaSource:
             async with asyncio.timeout(self._timeout_s):
                 await self._consumer.commit(offsets)
         except (CommitFailedError, IllegalStateError) as error:
-            raise NotOurs(_why(error)) from error
+            raise NotOurs(words(error)) from error
         except (TimeoutError, KafkaError, OSError) as error:
-            raise SourceError(f"not committed: {_why(error)}") from error
+            raise SourceError(f"not committed: {words(error)}") from error
 
     async def ends(self, places: Collection[Place]) -> Mapping[Place, int]:
         """The offsets that the next records will have. Raises SourceError."""
@@ -123,7 +124,7 @@ class KafkaSource:
             async with asyncio.timeout(self._timeout_s):
                 ends = await self._consumer.end_offsets([TopicPartition(*p) for p in places])
         except (TimeoutError, KafkaError, OSError) as error:
-            raise SourceError(f"no end offsets: {_why(error)}") from error
+            raise SourceError(f"no end offsets: {words(error)}") from error
         return {Place(*place): offset for place, offset in ends.items()}
 
     async def positions(self, places: Collection[Place]) -> Mapping[Place, int]:
@@ -132,7 +133,7 @@ class KafkaSource:
             async with asyncio.timeout(self._timeout_s):
                 return {p: await self._consumer.position(TopicPartition(*p)) for p in places}
         except (TimeoutError, KafkaError, OSError) as error:
-            raise SourceError(f"no positions: {_why(error)}") from error
+            raise SourceError(f"no positions: {words(error)}") from error
 
     async def stop(self) -> None:
         """Leave the group."""
@@ -168,7 +169,3 @@ class _Told(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships n
     async def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
         """What is ours from now on."""
         await self._listener.assigned([Place(*tp) for tp in assigned])
-
-
-def _why(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".removesuffix(": ")

@@ -12,6 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError, for_code
 
 from sidecar.consumer.headers import Header, slimmed
+from sidecar.consumer.told import words
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ class KafkaSink:
         except (TimeoutError, KafkaError, OSError, AssertionError) as error:
             # Its connections may be stuck, and it never asks for the first addresses again.
             self._abandon(producer)
-            raise SinkFailed(f"{topic}: {type(error).__name__}: {error}".rstrip(": ")) from error
+            raise SinkFailed(f"{topic}: {words(error)}") from error
 
     async def _started(self) -> Any:
         if self._producer is None:
@@ -199,7 +200,7 @@ async def ensure_topics(
                 _check(await admin.create_topics(new))
             return [topic.name for topic in new]
     except (TimeoutError, KafkaError, OSError) as error:
-        raise SinkFailed(f"topics can't be made: {type(error).__name__}: {error}") from error
+        raise SinkFailed(f"topics can't be made: {words(error)}") from error
     finally:
         async with asyncio.timeout(timeout_s):
             await admin.close()

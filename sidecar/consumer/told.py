@@ -44,5 +44,8 @@ class Told:
 
 
 def words(error: BaseException) -> str:
-    """An error in one line."""
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
+    """An error in one line, with its kind."""
+    said, kind = str(error), type(error).__name__
+    if "Unable to bootstrap" in said:
+        said = "none of the bootstrap servers can be reached"  # aiokafka lists objects of its own
+    return said if said.startswith(kind) else f"{kind}: {said}".removesuffix(": ")

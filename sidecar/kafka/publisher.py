@@ -24,6 +24,7 @@ from sidecar.core.errors import KafkaDenied
 from sidecar.core.publishing import DeliveryFault, NeverDelivered, NotListed, Refusal
 from sidecar.core.spooling import NewRecord
 from sidecar.kafka.link import CLOSE_S, InvalidRecordError, Link, end
+from sidecar.kafka.reach import named
 
 BACKOFF_S: Final = 0.25
 MAX_BACKOFF_S: Final = 5.0
@@ -174,7 +175,7 @@ class Publisher:
             return self._link
         if self._connecting is None:
             if self._now() < self._not_before:
-                raise DeliveryFault(f"no connection to Kafka: {self._why}", unsent=True)
+                raise DeliveryFault(f"no connection to {self._why}", unsent=True)
             self._connecting = asyncio.get_running_loop().create_task(
                 self._connect(), name="connect to Kafka"
             )
@@ -188,8 +189,8 @@ class Publisher:
             pause_s = min(MAX_BACKOFF_S, BACKOFF_S * 2.0 ** min(self._failures, 16))
             self._failures += 1
             self._not_before = self._now() + pause_s * (0.5 + 0.5 * self._draw())
-            self._why = str(error) or type(error).__name__
-            raise DeliveryFault(f"no connection to Kafka: {self._why}", unsent=True) from error
+            self._why = str(named(error, "Kafka"))
+            raise DeliveryFault(f"no connection to {self._why}", unsent=True) from error
         finally:
             self._connecting = None
         self._failures = 0

@@ -74,6 +74,6 @@ def _tls(error: ssl.SSLError) -> str:
 
 def _said(error: Any) -> str:
     if isinstance(error, KafkaConnectionError) and "bootstrap" in str(error):
-        return "none of kafka.bootstrap_servers can be reached"  # it lists objects of its own
+        return "none of the bootstrap servers can be reached"  # it lists objects of its own
     strerror = getattr(error, "strerror", None)
     return strerror or str(error) or type(error).__name__

@@ -246,6 +246,7 @@ class Replay:
             ahead.exception()  # it is read again, and fails again if it has to
 
     def _tell(self, event: str, why: str, level: str, **more: int) -> None:
+        partition = None if self._partition == UNPLACED else self._partition
         self._around.telemetry.event(
-            event, level=level, topic=self._name, partition=self._partition, error=why, **more
+            event, level=level, topic=self._name, partition=partition, error=why, **more
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 
 from sidecar.consumer.told import EVERY_S, Told, words
 
@@ -43,3 +44,6 @@ def test_the_first_is_told_at_once_and_the_rest_by_its_number(
 
 def test_an_error_in_one_line() -> None:
     assert [words(ValueError("no")), words(TimeoutError())] == ["ValueError: no", "TimeoutError"]
+    assert words(KafkaConnectionError("gone")) == "KafkaConnectionError: gone"
+    away = KafkaConnectionError("Unable to bootstrap from [('127.0.0.1', 1, 2)]")
+    assert words(away) == "KafkaConnectionError: none of the bootstrap servers can be reached"
