@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -31,15 +32,8 @@ class Placements:
         self._writing: asyncio.Task[None] | None = None
         self._written: dict[str, int] = {}
         if self._path is not None:
-            # Lost numbers are asked for again; only a topic that grew meanwhile could tell.
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                found = json.loads(self._path.read_text("utf-8"))
-                self._known = {
-                    str(topic): number
-                    for topic, number in found.items()
-                    if isinstance(number, int) and number > 0
-                }
-                self._written = dict(self._known)
+            self._known = _read(self._path)
+            self._written = dict(self._known)
 
     def known(self, topic: str) -> int | None:
         """What a topic was taken to have."""
@@ -59,7 +53,7 @@ class Placements:
         while self._written != self._known:
             now = dict(self._known)
             with contextlib.suppress(OSError):
-                await asyncio.to_thread(_replace, path, json.dumps(now))
+                await asyncio.to_thread(_add, path, now)
             self._written = now
 
     async def incarnation(self, wall: float) -> int:
@@ -73,8 +67,25 @@ class Placements:
             await asyncio.wait({self._writing}, timeout=1.0)
 
 
+def _read(path: Path) -> dict[str, int]:
+    """Lost numbers are asked for again; only a topic that grew meanwhile could tell."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        found = json.loads(path.read_text("utf-8"))
+        return {
+            str(topic): number
+            for topic, number in found.items()
+            if isinstance(number, int) and number > 0
+        }
+    return {}
+
+
+def _add(path: Path, known: Mapping[str, int]) -> None:
+    """Other sidecars share the folder: what they know of other topics stays."""
+    _replace(path, json.dumps({**_read(path), **known}))
+
+
 def _replace(path: Path, text: str) -> None:
-    beside = path.with_suffix(".new")
+    beside = path.with_name(f"{path.stem}-{os.urandom(4).hex()}.new")
     with beside.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
