@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from sidecar.consumer.brake import Brake
@@ -130,10 +131,7 @@ class Runner(Generic[T]):
             bootstrap_servers=bootstrap_servers, client=self._client, timeout_s=limits.kafka_s
         )
         self._mover = Mover(self.flow, self._sink, group)
-        self._workers = Workers(
-            self.flow,
-            self._mover,
-            Brake(limits.brake_after, limits.brake_first_s, limits.brake_most_s),
+        self._workers = self._made_workers(
             Work(
                 handler=awaitable(handler),
                 decode=decode,
@@ -142,30 +140,42 @@ class Runner(Generic[T]):
                 ledger=self._ledger,
                 hooks=Hooks() if hooks is None else hooks,
                 handler_s=limits.handler_s,
-            ),
-        )
-
-        def from_kafka(topics: Collection[str], group: str) -> Source:
-            return KafkaSource(
-                bootstrap_servers=bootstrap_servers,
-                topics=topics,
-                group=group,
-                client=self._client,
-                consumer=consumer or {},
-                drain_s=limits.drain_s,
-                timeout_s=limits.kafka_s,
             )
-
-        make = from_kafka if source is None else source
-        self._sides = [self._side(make, {topic: (topic, 0) for topic in self._topics}, group)]
-        if later := self._retry_topics():
-            # With a consumer of their own: one that waits for events of retry topics, of which
-            # there are few, would keep those of the topics themselves waiting.
-            self._sides.append(self._side(make, later, f"{group}.retry"))
+        )
+        make = partial(self._from_kafka, consumer or {}) if source is None else source
+        self._sides = self._made_sides(make, group)
         self._reporter = (
             None if report is None else Reporter(self.flow, self._sides[0].source, report)
         )
         self._stopping = asyncio.Event()
+
+    def _made_workers(self, work: Work) -> Workers:
+        limits = self._limits
+        brake = Brake(limits.brake_after, limits.brake_first_s, limits.brake_most_s)
+        return Workers(self.flow, self._mover, brake, work)
+
+    def _from_kafka(
+        self, consumer: Mapping[str, Any], topics: Collection[str], group: str
+    ) -> Source:
+        return KafkaSource(
+            bootstrap_servers=self._servers,
+            topics=topics,
+            group=group,
+            client=self._client,
+            consumer=consumer,
+            drain_s=self._limits.drain_s,
+            timeout_s=self._limits.kafka_s,
+        )
+
+    def _made_sides(
+        self, make: Callable[[Collection[str], str], Source], group: str
+    ) -> list[_Side]:
+        sides = [self._side(make, {topic: (topic, 0) for topic in self._topics}, group)]
+        if later := self._retry_topics():
+            # With a consumer of their own: one that waits for events of retry topics, of which
+            # there are few, would keep those of the topics themselves waiting.
+            sides.append(self._side(make, later, f"{group}.retry"))
+        return sides
 
     def _side(
         self,

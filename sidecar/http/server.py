@@ -73,10 +73,8 @@ def build_app(
         metrics: renders the metrics: (text, content type).
     """
     live, waiters = LiveSettings(settings), Waiters(backend.board)
-    app = web.Application(
-        middlewares=[problems.middleware(telemetry), door.middleware(live, transport)],
-        client_max_size=MAX_BODY,
-    )
+    guards = [problems.middleware(telemetry), door.middleware(live, transport)]
+    app = web.Application(middlewares=guards, client_max_size=MAX_BODY)
     app[SETTINGS], app[WAITERS] = live, waiters
     app[FEED] = feed or Feed(backend.board, now)
     reporting = Reporting(backend, live, transport)
@@ -110,8 +108,7 @@ def build_app(
         Probes(backend, live, metrics, now),
         Description(settings.version),
     )
-    for part in parts:
-        app.add_routes(part.routes())
+    app.add_routes([route for part in parts for route in part.routes()])
     app.on_shutdown.append(_let_go)
     app.on_cleanup.append(reporting.drain)
     return app
