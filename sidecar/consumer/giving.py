@@ -87,7 +87,7 @@ class Keeper:
                 shard.gone = True
         else:
             await self._drain(shards, self._limits.drain_s)
-        self._workers.cancel(shards)
+        self._workers.seats.cancel(shards)
         await self._drain(shards, CANCELLED_S)
         await self._mover.abandon(shards)
         if not lost:
@@ -99,7 +99,7 @@ class Keeper:
         """Until nothing of these is at work or on its way, or the time is over."""
         ends = self._clock() + for_s
         progress = self._flow.progress
-        while self._workers.of(shards) or self._mover.of(shards):
+        while self._workers.seats.of(shards) or self._mover.of(shards):
             progress.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(ends - self._clock()):

@@ -102,7 +102,7 @@ class _Figures(Collector):
         gauges = (
             ("in_flight", "Events that were read and are not done with.", flow.open),
             ("moving", "Events on their way to another topic.", flow.moving),
-            ("busy", "Handlers at work.", self._runner.workers.busy),
+            ("busy", "Handlers at work.", self._runner.workers.seats.busy),
             ("partitions", "Partitions that are this member's.", len(shards)),
             ("paused", "Of those, the ones that are paused.", sum(s.paused for s in shards)),
             (

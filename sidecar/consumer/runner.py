@@ -285,7 +285,7 @@ class Runner(Generic[T]):
     async def _watch(self) -> None:
         """Cancel what takes too long, and end with what must not have happened."""
         while self._mover.fault is None:
-            self._workers.watch()
+            self._workers.seats.watch()
             self.flow.told.tell()
             await asyncio.sleep(WATCH_S)
         raise RunnerFailed("an event could not be moved") from self._mover.fault

@@ -7,7 +7,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from sidecar.consumer.headers import ATTEMPTS, number_of
 from sidecar.consumer.ledger import Ledger, Unidentified
 from sidecar.consumer.moving import Mover
 from sidecar.consumer.retry import PERMANENT, Again, Dead, Later, RetryPolicy
+from sidecar.consumer.seats import Seat, Seats
 from sidecar.consumer.source import Record
 from sidecar.consumer.store import Known, Verdict
 from sidecar.consumer.told import words
@@ -32,35 +33,8 @@ MOST_IN_A_ROW = 256
 _DROPPED = {Verdict.KNOWN: Outcome.KNOWN, Verdict.STALE: Outcome.STALE}
 
 
-class TookTooLong(Exception):
-    """A handler was cancelled after `handler_s`; that may pass."""
-
-
 class Undecodable(Exception):
     """The value can't be decoded; that doesn't pass."""
-
-
-class Seat:
-    """One worker, and what it is at."""
-
-    __slots__ = ("flag", "ordered", "record", "row", "seen", "shard", "since", "task")
-
-    def __init__(self) -> None:
-        self.task: asyncio.Task[None] | None = None
-        self.shard: Shard | None = None
-        """Of the event it is at; None: of none."""
-        self.record: Record | None = None
-        """The event it is at, where `shard` says there is one."""
-        self.seen: Record | None = None
-        """The event it was at when the watch last looked."""
-        self.since = 0.0
-        """When the watch first saw it at that (monotonic)."""
-        self.flag = False
-        """Somebody wants it to stop taking events in a row."""
-        self.ordered: str | None = None
-        """Why it was cancelled: `overdue` or `revoked`; None: nobody has."""
-        self.row = 1
-        """How many events it takes in a row: as many as it does within a turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +71,8 @@ class Workers:
         self._brake = brake
         self._work = work
         self._clock = clock
-        self._seats: list[Seat] = []
+        self.seats = Seats(work.handler_s, clock)
+        """Who is at work on what."""
         self._sleepers: deque[asyncio.Future[None]] = deque()
         self._brake_timer: asyncio.TimerHandle | None = None
         plain = work.ledger is None and work.hooks.around is None
@@ -116,46 +91,12 @@ class Workers:
 
     def start(self, concurrency: int) -> list[asyncio.Task[None]]:
         """Begin; the tasks never end by themselves."""
+        tasks = []
         for number in range(concurrency):
-            seat = Seat()
+            seat = self.seats.add()
             seat.task = asyncio.create_task(self._run(seat), name=f"breaker-worker-{number}")
-            self._seats.append(seat)
-        return [seat.task for seat in self._seats if seat.task is not None]
-
-    @property
-    def busy(self) -> int:
-        """How many handlers are at work."""
-        return sum(seat.shard is not None for seat in self._seats)
-
-    def of(self, shards: Collection[Shard]) -> int:
-        """How many handlers are at work on events of these."""
-        return sum(seat.shard is not None and seat.shard in shards for seat in self._seats)
-
-    def cancel(self, shards: Collection[Shard]) -> None:
-        """Stop the handlers of these; what they did not finish is somebody else's."""
-        for seat in self._seats:
-            if seat.shard is not None and seat.shard in shards:
-                self._order(seat, "revoked")
-
-    def watch(self) -> None:
-        """Look at every handler, a few times a second: stop those that have taken too long.
-
-        Looking from here spares each event a look at the clock.
-        """
-        now = self._clock()
-        for seat in self._seats:
-            seat.flag = True
-            if seat.shard is None or seat.record is not seat.seen:
-                seat.seen = None if seat.shard is None else seat.record
-                seat.since = now
-            elif now - seat.since >= self._work.handler_s:
-                self._order(seat, "overdue")
-
-    @staticmethod
-    def _order(seat: Seat, why: str) -> None:
-        if seat.ordered is None and seat.task is not None:
-            seat.ordered, seat.flag = why, True
-            seat.task.cancel()
+            tasks.append(seat.task)
+        return tasks
 
     # Waiting for something to do.
 
@@ -254,7 +195,7 @@ class Workers:
         else:
             seat.shard = None
             if seat.ordered is not None:
-                self._countermand(seat)
+                seat.countermand()
             took_s = self._clock() - began
             # Of one, whoever watches is told; where nobody does, rows are as long as a turn.
             self._ended_well(shard, seat.record if self._watched else None, ok, took_s)
@@ -304,7 +245,7 @@ class Workers:
         else:
             seat.shard = None
             if seat.ordered is not None:
-                self._countermand(seat)
+                seat.countermand()
             self._flow.settle(shard, record.offset)
             self._flow.lanes.leave(record.key)
             self._ended_well(shard, record, 1, self._clock() - began)
@@ -366,7 +307,7 @@ class Workers:
         seat.shard = None
         if not item.shard.live:
             flow.progress.set()
-        fault = self._fault(seat, error)
+        fault = self.seats.fault(seat, error)
         if fault is None:
             self._brake.unsaid(trial=trial)
             flow.lanes.leave(item.record.key)
@@ -383,31 +324,6 @@ class Workers:
         else:
             item.failed += 1
             self._missed(item, fault, took_s, trial=trial)
-
-    def _fault(self, seat: Seat, error: BaseException) -> Exception | None:
-        """What the event failed of; None: of nothing that is its own. Raises what isn't ours."""
-        ordered = seat.ordered
-        if ordered is not None:
-            self._countermand(seat)
-        if isinstance(error, Exception):
-            return error
-        if not isinstance(error, asyncio.CancelledError):
-            raise error
-        if ordered == "overdue":
-            return TookTooLong(f"the handler took more than {self._work.handler_s:g} s")
-        if ordered == "revoked":
-            return None
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise error
-        return RuntimeError("the handler awaited something that was cancelled")
-
-    @staticmethod
-    def _countermand(seat: Seat) -> None:
-        """The order was carried out, or came too late."""
-        seat.ordered = None
-        if seat.task is not None:
-            seat.task.uncancel()
 
     def _missed(self, item: Item, error: Exception, took_s: float, *, trial: bool) -> None:
         """It failed in a way that may pass."""

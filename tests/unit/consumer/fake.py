@@ -195,7 +195,7 @@ class Kit:
 
     async def _watch(self) -> None:
         while True:
-            self.workers.watch()
+            self.workers.seats.watch()
             await asyncio.sleep(0.02)
 
     @asynccontextmanager
