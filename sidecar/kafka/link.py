@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer, TopicPartition, errors
@@ -23,11 +22,6 @@ BATCH_BYTES: Final = 16 * 1024 * 1024
 METADATA_AGE_MS: Final = 30_000
 """How long a grown topic stays unnoticed at most."""
 _POLL_S: Final = 0.02
-
-
-# It logs each attempt of each retry, tens of lines a second while Kafka is away. What matters of it
-# comes back as errors, and is told once by whoever acts on it.
-logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 class InvalidRecordError(errors.BrokerResponseError):  # type: ignore[misc]
