@@ -63,6 +63,9 @@ ONLY_IN_ALL = (
 """Markers that `test` leaves to `all`: other languages and servers, and what takes long by nature,
 such as waiting for a session to expire. A newcomer's tests are over in a few minutes."""
 
+SHARED = ("-n", "2", "--no-loadscope-reorder")
+"""Two processes share `all`: most of these tests wait for something. `-n 0` behind it undoes it."""
+
 
 def missing_needs(*, everything: bool) -> list[str]:
     """The markers this machine can't serve. Links `.tools/bin/…`, building what it must.
@@ -153,6 +156,8 @@ def main(argv: list[str] | None = None) -> int:
     if left_out and no_skip:
         print(describe(left_out), file=sys.stderr)
         return 1
+    if chosen.which == "all":
+        extra = [*SHARED, *extra]
     code = run_pytest(without([*left_out, *ONLY_IN_ALL]), extra, no_skip=no_skip)
     if chosen.which == "all" and code == 0:
         code = run_pytest(" or ".join(ONLY_IN_ALL), extra, no_skip=no_skip)

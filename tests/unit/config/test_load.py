@@ -365,7 +365,7 @@ def test_an_unreadable_file_is_a_fault(tmp_path: Path, content: bytes | None, pr
     with pytest.raises(ConfigFaults) as caught:
         load_file(str(file), {})
     assert problem in str(caught.value)
-    assert str(file) in str(caught.value)
+    assert str(file)[:40] in str(caught.value)  # what is longer is shown shortened
 
 
 def test_a_kafka_of_ours_beside_the_block_is_read() -> None:

@@ -73,16 +73,17 @@ def test_skips_fail_in_ci_and_in_all(
 ) -> None:
     monkeypatch.setenv("CI", ci)
     assert run_tests.main([which]) == 0
-    rest: list[tuple[str, list[str], bool]] = []
+    shared, rest = list[str](), list[tuple[str, list[str], bool]]()
     if which == "all":
-        rest = [(" or ".join(run_tests.ONLY_IN_ALL), [], no_skip)]
-    assert runs.calls == [(LATER, [], no_skip), *rest]
+        shared = list(run_tests.SHARED)
+        rest = [(" or ".join(run_tests.ONLY_IN_ALL), shared, no_skip)]
+    assert runs.calls == [(LATER, shared, no_skip), *rest]
 
 
 def test_all_ends_with_the_first_part_that_fails(runs: Runs) -> None:
     runs.code = 1
-    assert run_tests.main(["all"]) == 1
-    assert runs.calls == [(LATER, [], True)]
+    assert run_tests.main(["all", "-n", "0"]) == 1
+    assert runs.calls == [(LATER, [*run_tests.SHARED, "-n", "0"], True)], "the last word wins"
 
 
 def test_a_failed_build_is_a_fault_not_a_reason_to_test_less(
