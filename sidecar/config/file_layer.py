@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from sidecar.config import keys
 from sidecar.config.document import FILE_RANK, Entry, Node, Scalar, Sequence, Table
 from sidecar.config.faults import Collector, Origin, Unfit
-from sidecar.config.keys import Key, Named, Path, Section
 from sidecar.config.kinds import BOOLEAN
 from sidecar.config.layers import Layer, hint
+from sidecar.config.shapes import Key, Named, Path, Section
+from sidecar.config.signal_keys import SIGNALS
 
 
 def read_file(root: Node | None, source: str, faults: Collector) -> Layer:
@@ -107,7 +108,7 @@ class _FileReader:
         return None
 
     def _unknown(self, entry: Entry, path: Path, known: Iterable[str]) -> None:
-        what = "signal" if path[-2:-1] == (keys.SIGNALS.name,) else "key"
+        what = "signal" if path[-2:-1] == (SIGNALS.name,) else "key"
         fix = hint(path[-1], known)
         if path in _SOURCES_OWN:
             fix = f"leave it out; only beside {keys.BLOCK} is it passed over"

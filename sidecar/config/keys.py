@@ -4,76 +4,21 @@ Reading, showing, the schema and the names of variables all follow these tables;
 the model's.
 """
 
-from typing import Any
-
-import msgspec
-
 from sidecar.config import kinds, model
-from sidecar.config.kinds import Kind, choice, count, count_or, duration, pattern, size
+from sidecar.config.kinds import choice, count, count_or, duration, pattern, size
+from sidecar.config.shapes import (
+    COUNT_MAX,
+    DAY_S,
+    TIMER_LEAST_S,
+    Key,
+    Named,
+    Path,
+    Section,
+    nullable_timer,
+    timer,
+)
+from sidecar.config.signal_keys import SIGNALS
 from sidecar.core.naming import BREAKER_NAME, DEFAULT_NAME, RESERVED_NAMES
-
-Path = tuple[str, ...]
-
-TIMER_LEAST_S = 0.1  # no timer of a breaker may turn faster
-DAY_S = 86_400.0
-_COUNT_MAX = 2**63 - 1  # an int64 in the source system
-
-
-class Key(msgspec.Struct, frozen=True):
-    """One setting; ``nullable`` ones can be null, ``secret`` ones are never repeated."""
-
-    name: str
-    kind: Kind
-    nullable: bool = False
-    secret: bool = False
-    field: str = ""
-
-    @property
-    def attribute(self) -> str:
-        """The model's field: the key's own name, with _s for a duration."""
-        return self.field or self.name
-
-
-class Section(msgspec.Struct, frozen=True):
-    """A mapping of known keys that becomes one struct of the model.
-
-    An ``optional`` one that nobody writes, or that is null or false, leaves its field None; true
-    stands for all of its defaults. One with a key ``enabled`` may be written as that key's value,
-    and is on where any other key of it is written.
-    """
-
-    name: str
-    struct: type[Any]
-    keys: "tuple[Key | Section | Named, ...]"
-    optional: bool = False
-
-    def find(self, name: str) -> "Key | Section | Named | None":
-        """The key of that name, None where there is none."""
-        return next((key for key in self.keys if key.name == name), None)
-
-    @property
-    def switch(self) -> Key | None:
-        """The key that a bare true or false in the section's place is meant for."""
-        key = self.find("enabled")
-        return key if isinstance(key, Key) else None
-
-
-class Named(msgspec.Struct, frozen=True):
-    """A mapping of names, each to a section of the same keys."""
-
-    name: str
-    each: Section
-    names: Kind
-    reserved: tuple[str, ...] = ()
-
-
-def _timer(name: str, kind: Kind) -> Key:
-    return Key(name, kind, field=f"{name}_s")
-
-
-def _nullable_timer(name: str, kind: Kind) -> Key:
-    return Key(name, kind, nullable=True, field=f"{name}_s")
-
 
 LISTEN = Section(
     "listen",
@@ -94,11 +39,11 @@ CONSUL = Section(
     (
         Key("address", kinds.CONSUL_ADDRESS),
         Key("state_prefix", kinds.PREFIX),
-        _timer("session_ttl", duration(10.0, DAY_S)),  # Consul's own bounds
-        _timer("lock_delay", duration(0.0, 60.0)),  # Consul's own bounds
-        Key("fast_takeover", duration(1.0, 60.0), nullable=True, field="fast_takeover_s"),
+        timer("session_ttl", duration(10.0, DAY_S)),  # Consul's own bounds
+        timer("lock_delay", duration(0.0, 60.0)),  # Consul's own bounds
+        nullable_timer("fast_takeover", duration(1.0, 60.0)),
         Key("on_loss", choice("keep", "allow", "deny")),
-        _timer("max_stale", duration(5.0)),
+        timer("max_stale", duration(5.0)),
         Key("token", kinds.TEXT, nullable=True, secret=True),
         Key("token_file", kinds.PATH, nullable=True),
         Key("scheme", choice("http", "https")),
@@ -115,7 +60,7 @@ KAFKA = Section(
     (
         Key("bootstrap_servers", kinds.SERVERS),
         Key("client_id", kinds.TEXT),
-        _timer("request_timeout", duration(0.5, 60.0)),
+        timer("request_timeout", duration(0.5, 60.0)),
         Section(
             "tls",
             model.Tls,
@@ -149,7 +94,7 @@ REGISTER = Section(
         Key("port", count(1, 65535), nullable=True),
         Key("tags", kinds.TAGS),
         Key("check", kinds.CHECK),
-        _timer("check_interval", duration(1.0, 3600.0)),
+        timer("check_interval", duration(1.0, 3600.0)),
     ),
 )
 HALF_OPEN = Section(
@@ -157,18 +102,18 @@ HALF_OPEN = Section(
     model.HalfOpen,
     (
         Key("initial", kinds.RATIO),
-        _timer("ramp", duration(TIMER_LEAST_S)),
-        _timer("max", duration(TIMER_LEAST_S)),
+        timer("ramp", duration(TIMER_LEAST_S)),
+        timer("max", duration(TIMER_LEAST_S)),
     ),
 )
 AUTO_THRESHOLD = Section(
     "auto_threshold",
     model.AutoThreshold,
     (
-        Key("initial", count(1, _COUNT_MAX)),
-        Key("floor", count(1, _COUNT_MAX)),
-        Key("cap", count(1, _COUNT_MAX)),
-        _timer("history", duration(60.0, 7 * DAY_S)),
+        Key("initial", count(1, COUNT_MAX)),
+        Key("floor", count(1, COUNT_MAX)),
+        Key("cap", count(1, COUNT_MAX)),
+        timer("history", duration(60.0, 7 * DAY_S)),
         Key("deviations", count(2, 20)),
     ),
 )
@@ -176,111 +121,12 @@ SHED = Section(
     "shed",
     model.Shed,
     (
-        _timer("start", duration(TIMER_LEAST_S, DAY_S)),
-        _timer("full", duration(TIMER_LEAST_S, DAY_S)),
+        timer("start", duration(TIMER_LEAST_S, DAY_S)),
+        timer("full", duration(TIMER_LEAST_S, DAY_S)),
         Key("least", kinds.RATIO),
-        Key("minimum", count(1, _COUNT_MAX)),
+        Key("minimum", count(1, COUNT_MAX)),
     ),
     optional=True,
-)
-_FOR = _timer("for", duration(0.0, DAY_S))
-_QUORUM = Key("quorum", count(1, 100_000))
-_WINDOW = _timer("window", duration(1.0, 3600.0))
-_MAX_OUTSTANDING = Key("max_outstanding", count(1, _COUNT_MAX), nullable=True)
-_MINIMUM = Key("minimum", count(1, _COUNT_MAX))
-SIGNALS = Section(
-    "signals",
-    model.Signals,
-    (
-        Section("failures", model.Failures, (_FOR, _QUORUM)),
-        Section(
-            "failure_ratio",
-            model.FailureRatio,
-            (Key("threshold", kinds.RATIO), _MINIMUM, _WINDOW, _FOR, _QUORUM),
-            optional=True,
-        ),
-        Section(
-            "slow",
-            model.Slow,
-            (_nullable_timer("max_latency", duration(0.001, 3600.0)), _FOR, _QUORUM),
-            optional=True,
-        ),
-        Section(
-            "stalled",
-            model.Stalled,
-            (
-                _timer("after", duration(1.0, DAY_S)),
-                Key("always_busy", kinds.BOOLEAN),
-                _FOR,
-                _QUORUM,
-            ),
-            optional=True,
-        ),
-        Section(
-            "missing",
-            model.Missing,
-            (
-                Key("min_consumers", count(1, 100_000), nullable=True),
-                Key("ratio", kinds.RATIO, nullable=True),
-                _WINDOW,
-                _FOR,
-                _QUORUM,
-            ),
-            optional=True,
-        ),
-        Section(
-            "delivery",
-            model.Delivery,
-            (
-                Key("ratio", kinds.RATIO),
-                _MINIMUM,
-                _MAX_OUTSTANDING,
-                Section(
-                    "local",
-                    model.Local,
-                    (
-                        Key("ratio", kinds.RATIO),
-                        _MINIMUM,
-                        _MAX_OUTSTANDING,
-                        _WINDOW,
-                        _timer("shut", duration(TIMER_LEAST_S, 3600.0)),
-                        Key("trial", kinds.RATIO),
-                    ),
-                    optional=True,
-                ),
-                _FOR,
-                _QUORUM,
-            ),
-            optional=True,
-        ),
-        Section(
-            "lag",
-            model.Lag,
-            (
-                Key("max_messages", count(1, _COUNT_MAX), nullable=True),
-                Key("max_seconds", duration(1.0, 30 * DAY_S, bare_s=True), nullable=True),
-                _WINDOW,
-                Key("floor", count(0, _COUNT_MAX)),
-                _FOR,
-                _QUORUM,
-            ),
-            optional=True,
-        ),
-        Section(
-            "probe",
-            model.Probe,
-            (
-                Key("failures", count(1, 1000)),
-                _nullable_timer("max_latency", duration(0.001, 3600.0)),
-                _timer("interval", duration(0.5, 3600.0)),
-                Key("topic", kinds.TOPIC),
-                Key("create", kinds.BOOLEAN),
-                _FOR,
-                _QUORUM,
-            ),
-            optional=True,
-        ),
-    ),
 )
 BREAKER = Section(
     "breaker",
@@ -290,13 +136,13 @@ BREAKER = Section(
         Key("topic", kinds.TOPIC, nullable=True),
         Key("group", kinds.TEXT, nullable=True),
         Key("consul_key_prefix", kinds.PREFIX),
-        _timer("evaluation_interval", duration(TIMER_LEAST_S)),
-        Key("failure_threshold", count_or("auto", 1, _COUNT_MAX)),
+        timer("evaluation_interval", duration(TIMER_LEAST_S)),
+        Key("failure_threshold", count_or("auto", 1, COUNT_MAX)),
         AUTO_THRESHOLD,
-        _timer("report_interval", duration(TIMER_LEAST_S)),
-        _timer("report_gc", duration(TIMER_LEAST_S, or_zero=True)),
-        _timer("open_duration", duration(TIMER_LEAST_S)),
-        _timer("max_open_duration", duration(TIMER_LEAST_S)),
+        timer("report_interval", duration(TIMER_LEAST_S)),
+        timer("report_gc", duration(TIMER_LEAST_S, or_zero=True)),
+        timer("open_duration", duration(TIMER_LEAST_S)),
+        timer("max_open_duration", duration(TIMER_LEAST_S)),
         HALF_OPEN,
         SHED,
         Key("on_unknown", choice("hold", "healthy")),
@@ -319,13 +165,13 @@ PUBLISH = Section(
     "publish",
     model.Publish,
     (
-        _timer("timeout", duration(0.1, 60.0)),
-        _timer("delivery_timeout", duration(0.1, 60.0)),
+        timer("timeout", duration(0.1, 60.0)),
+        timer("delivery_timeout", duration(0.1, 60.0)),
         Key("max_record", size(1024, 16 * 1024**2)),
         Key("max_request", size(1024, 256 * 1024**2)),
         Key("max_outstanding", size(1024**2, 4 * 1024**3)),
         Key("replay_rate", count(1, 10_000_000)),
-        _timer("missing_topic_after", duration(5.0, 30 * DAY_S, or_zero=True)),
+        timer("missing_topic_after", duration(5.0, 30 * DAY_S, or_zero=True)),
         Named(
             "topics",
             Section(
@@ -355,7 +201,7 @@ SPOOL = Section(
                 model.SpoolTopic,
                 (
                     Key("max_bytes", size(64 * 1024, 1024**5)),
-                    _nullable_timer("max_age", duration(1.0)),
+                    nullable_timer("max_age", duration(1.0)),
                     Key("when_full", choice("reject", "drop_oldest")),
                 ),
             ),

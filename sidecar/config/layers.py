@@ -13,7 +13,7 @@ import msgspec
 from sidecar.config.addresses import with_scheme
 from sidecar.config.document import FILE_RANK
 from sidecar.config.faults import MASK, Collector, Origin, Unfit
-from sidecar.config.keys import Key, Named, Path
+from sidecar.config.shapes import Key, Named, Path
 
 CONSUL_RANK = FILE_RANK + 1  # Consul's own variables: the machine's say on where Consul is
 ENVIRONMENT_RANK = FILE_RANK + 2

@@ -10,12 +10,12 @@ from sidecar.config.consul_env import read_consul_environment, settle
 from sidecar.config.document import FILE_RANK, TEXT_MAX, read_document
 from sidecar.config.faults import Collector, ConfigFaults, Fault, Origin, Unfit
 from sidecar.config.file_layer import read_file
-from sidecar.config.keys import Key, Named, Path, Section
 from sidecar.config.kinds import count
 from sidecar.config.layers import ENVIRONMENT_RANK, Layer, merge
 from sidecar.config.model import Config
 from sidecar.config.overrides import read_environment, read_flags
 from sidecar.config.relations import clashes
+from sidecar.config.shapes import Key, Named, Path, Section
 from sidecar.core.naming import DEFAULT_NAME
 
 PORT_VARIABLE = "NOMAD_PORT_breaker"

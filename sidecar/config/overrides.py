@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from sidecar.config import keys
 from sidecar.config.faults import Collector, Origin
-from sidecar.config.keys import Key, Named, Path, Section
 from sidecar.config.layers import ENVIRONMENT_RANK, FLAG_RANK, Layer, hint
+from sidecar.config.shapes import Key, Named, Path, Section
 
 PREFIX = "BREAKER_SIDECAR__"
 _BETWEEN = "__"

@@ -6,8 +6,8 @@ import msgspec
 
 from sidecar.config import model
 from sidecar.config.addresses import is_loopback, split_host_port
-from sidecar.config.keys import Path
 from sidecar.config.model import SPOOLING, Breaker, Config, Kafka, Publish, Tls
+from sidecar.config.shapes import Path
 from sidecar.config.units import format_duration as dur
 from sidecar.config.units import format_size
 

@@ -6,7 +6,7 @@ import msgspec
 
 from sidecar.config import keys, model
 from sidecar.config.faults import MASK
-from sidecar.config.keys import Key, Named, Section
+from sidecar.config.shapes import Key, Named, Section
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
