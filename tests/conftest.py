@@ -10,15 +10,11 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from xdist.remote import Producer
-from xdist.scheduler import LoadScopeScheduling
 
 from tests.kafka import Kafka
 from tests.servers import ConsulServer
 from tests.toxiproxy import Toxiproxy
 
-TOGETHER = ("tests/nomad/", "tests/packages/")
-"""Folders whose tests run in one process where several share the work: one Nomad, one bundle."""
 MARKED = ("consul", "kafka")
 """Whatever asks for one of these fixtures carries the marker of the same name."""
 
@@ -58,19 +54,6 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         return (yield)
     finally:
         gc.enable()
-
-
-class Shared(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
-    """How `make test-all` shares the tests out among its processes: whole files, in their order."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        """What is never torn apart, since its tests share fixtures."""
-        return "together" if nodeid.startswith(TOGETHER) else nodeid.partition("::")[0]
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Shared:
-    """The scheduler of `-n`."""
-    return Shared(config, log)
 
 
 @pytest.fixture(scope="session")

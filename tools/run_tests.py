@@ -63,7 +63,7 @@ ONLY_IN_ALL = (
 """Markers that `test` leaves to `all`: other languages and servers, and what takes long by nature,
 such as waiting for a session to expire. A newcomer's tests are over in a few minutes."""
 
-SHARED = ("-n", "2", "--no-loadscope-reorder")
+SHARED = ("-p", "tests.shares", "-n", "2", "--no-loadscope-reorder")
 """Two processes share `all`: most of these tests wait for something. `-n 0` behind it undoes it."""
 
 
