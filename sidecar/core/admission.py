@@ -30,7 +30,7 @@ class Spread:
     def spend(self, ratio_millionths: int) -> bool:
         """Decide one call and take it into account.
 
-        `http.fastlane` does these three lines itself: a call would be a tenth of its work.
+        `http.connection` does these three lines itself: a call would be a tenth of its work.
         """
         self.ahead += ratio_millionths
         if self.ahead >= UNIT:

@@ -272,6 +272,9 @@ class Board:
             if policy.local is None:
                 cell.gate = LocalGate()
             cells[policy.name] = cell
+        for name, cell in self.cells.items():
+            if name not in cells:  # another object, so that who keeps it looks for its cell anew
+                cell.decision = replace(cell.decision)
         self.cells = cells
         self.default = default
         self.contact = replace(contact, synced=self.contact.synced)

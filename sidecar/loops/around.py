@@ -11,10 +11,7 @@ from sidecar.core.board import Board
 from sidecar.core.ports import Store, Telemetry, Wire
 
 boottime: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
-"""Monotonic seconds that go on while the machine is suspended.
-
-No function of Python's: the fast lane looks at it for each request.
-"""
+"""Monotonic seconds that go on while the machine is suspended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sidecar.core.board import Board, Cell
@@ -23,6 +23,42 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+@dataclass
+class Alarm:
+    """Something that is called once its time has come."""
+
+    at: float
+    callback: Callable[[], None]
+    alarms: list[Alarm]
+
+    def when(self) -> float:
+        return self.at
+
+    def cancel(self) -> None:
+        if self in self.alarms:
+            self.alarms.remove(self)
+
+
+@dataclass
+class Alarms:
+    """What `fastlane.Lane` calls `later`, by a clock that is moved by hand."""
+
+    clock: Clock
+    waiting: list[Alarm] = field(default_factory=list)
+
+    def __call__(self, after_s: float, callback: Callable[[], None]) -> Alarm:
+        alarm = Alarm(self.clock.now + after_s, callback, self.waiting)
+        self.waiting.append(alarm)
+        return alarm
+
+    def move(self, by_s: float) -> None:
+        """Time passes, and with it what waits for it."""
+        self.clock.now += by_s
+        for alarm in [alarm for alarm in self.waiting if alarm.at <= self.clock.now]:
+            alarm.cancel()
+            alarm.callback()
 
 
 @dataclass

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from sidecar.http import crowd, listeners
+from sidecar.http import connection, crowd, listeners
 from sidecar.http.crowd import Crowd, share
 from sidecar.http.server import Endpoint, HttpSettings, Listeners, build_app
 from tests.unit.http.support import Clock, Log, Paper, metrics_text
@@ -115,8 +115,8 @@ async def small(
     tmp_path: Path, paper: Paper, clock: Clock, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Small]:
     monkeypatch.setattr(listeners, "share", lambda _: 4)
-    monkeypatch.setattr(listeners, "HEAD_S", 0.2)
-    monkeypatch.setattr(listeners, "UNREAD_S", 0.2)
+    monkeypatch.setattr(connection, "HEAD_S", 0.2)
+    monkeypatch.setattr(connection, "UNREAD_S", 0.2)
     app = build_app(
         paper,
         HttpSettings(),
@@ -262,7 +262,7 @@ def test_it_holds_on_uvloop_too(
     tmp_path: Path, paper: Paper, clock: Clock, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listeners, "share", lambda _: 4)
-    monkeypatch.setattr(listeners, "HEAD_S", 0.2)
+    monkeypatch.setattr(connection, "HEAD_S", 0.2)
 
     async def main() -> None:
         app = build_app(

@@ -18,12 +18,14 @@ from sidecar.core.board import Board
 from sidecar.core.decision import Contact, Decision, OnLoss
 from sidecar.core.types import Policy, State
 from sidecar.http import fastlane, framing, listeners
+from sidecar.http import route as routes
 from sidecar.http.allowed import Answers
 from sidecar.http.fastlane import LANE, Lane
 from sidecar.http.framing import owed
 from sidecar.http.server import Endpoint, HttpSettings, Listeners, build_app
 from sidecar.http.turns import Later
 from tests.unit.http.support import (
+    Alarms,
     Clock,
     Log,
     Paper,
@@ -51,8 +53,13 @@ SLOW = b"GET /allowed?peek=0 HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @pytest.fixture
-def lane(board: Board, clock: Clock) -> Lane:
-    return Lane(board, Answers(), clock)
+def alarms(clock: Clock) -> Alarms:
+    return Alarms(clock)
+
+
+@pytest.fixture
+def lane(board: Board, clock: Clock, alarms: Alarms) -> Lane:
+    return Lane(board, Answers(), clock, later=alarms)
 
 
 @pytest.fixture
@@ -161,13 +168,13 @@ def test_a_new_decision_and_a_new_second_show_at_once(
 
 @pytest.mark.parametrize("name", ["default", "open", "half.open_1", "shadow"])
 def test_the_date_is_the_second_of_the_answer(
-    name: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    name: str, clock: Clock, alarms: Alarms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lane = Lane(known(clock), Answers(), clock)
+    lane = Lane(known(clock), Answers(), clock, later=alarms)
     began_at, began, said = 1_795_000_000.25, clock.now, []
     for later in (0.0, 0.5, 0.74, 0.76, 1.74, 1.76):
         clock.now = began + later
-        monkeypatch.setattr(fastlane, "time", lambda later=later: began_at + later)
+        monkeypatch.setattr(routes, "time", lambda later=later: began_at + later)
         monkeypatch.setattr(
             framing, "rfc822_formatted_time", lambda later=later: f"{int(began_at + later)}"
         )
@@ -261,6 +268,58 @@ async def test_a_connection_comes_back_to_the_lane(side: Side) -> None:
     assert side.board.cells["default"].admitted == 4
 
 
+async def test_the_same_request_is_answered_by_the_connection(side: Side) -> None:
+    half, shadow = plain("/allowed/half.open_1"), plain("/allowed/shadow")
+    fate = await converse(side, [PLAIN] * 3 + [half] * 21 + [PLAIN] * 2, settle=False)
+    assert (side.in_lane, side.again) == (26, 2 + 20 + 1)
+    assert fate.said.count(b"HTTP/1.1 ") == 26
+    assert side.board.cells["default"].admitted == 5
+    cell = side.board.cells["half.open_1"]
+    assert cell.admitted + cell.rejected == 21
+    assert abs(cell.admitted - 0.3 * 21) < 1.0
+    # What shadow mode would have done is counted by the lane.
+    await converse(side, [shadow] * 5, settle=False)
+    assert side.again == 2 + 20 + 1
+
+
+async def test_what_changes_shows_in_the_next_answer_of_a_connection(side: Side) -> None:
+    fate = await converse(
+        side,
+        [PLAIN, PLAIN, "opens", PLAIN, PLAIN, 1.0, PLAIN, PLAIN, "answers 403", PLAIN, PLAIN],
+        settle=False,
+    )
+    answers = fate.said.split(b"HTTP/1.1 ")[1:]
+    assert [answer[:3] for answer in answers] == [b"200"] * 2 + [b"503"] * 4 + [b"403"] * 2
+    retry_after = [
+        int(answer.partition(b"Retry-After: ")[2].partition(b"\r\n")[0]) for answer in answers[2:]
+    ]
+    first = retry_after[0]
+    assert retry_after == [first, first, *[first - 1] * 4]
+    assert side.again == 4
+
+
+async def test_a_breaker_that_a_reload_took_is_gone_for_a_connection_too(side: Side) -> None:
+    one = plain("/allowed/open")
+    fate = await converse(side, [one, one, "goes", one, "comes", one], settle=True)
+    statuses = [part[:3] for part in fate.said.split(b"HTTP/1.1 ")[1:]]
+    assert statuses == [b"429", b"429", b"404", b"200"]
+
+
+async def test_a_report_that_is_held_is_not_overtaken(side: Side) -> None:
+    report = b'{"instance":"c-1","count_ok":1}'
+    head = plain(
+        "/v1/report",
+        "Content-Type: application/json",
+        f"Content-Length: {len(report) + len(PLAIN)}",
+        method="POST",
+    ).replace(b"Host: x", b"Host: localhost")
+    # The body is faulty: what is in it must not be taken for a request.
+    fate = await converse(side, [PLAIN, PLAIN, head + report, PLAIN, PLAIN], settle=False)
+    statuses = [part[:3] for part in fate.said.split(b"HTTP/1.1 ")[1:]]
+    assert statuses == [b"200", b"200", b"400", b"200"]
+    assert side.board.cells["default"].admitted == 3
+
+
 async def test_the_lane_waits_for_the_answer_before_it(side: Side) -> None:
     # Both come in one turn of the loop; the second must not overtake the first.
     fate = await converse(side, [SLOW, PLAIN], settle=False)
@@ -315,7 +374,8 @@ def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner]:
 def test_idle_connections_end_and_a_request_in_the_lane_keeps_one(
     runner: asyncio.Runner, clock: Clock, board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listeners, "IDLE_S", 0.4)
+    for module in (listeners, routes):
+        monkeypatch.setattr(module, "IDLE_S", 0.4)
 
     async def story() -> None:
         served = serving(clock, board)
@@ -378,6 +438,29 @@ def test_a_client_that_does_not_read_is_paused_and_loses_nothing(
                     said += len(part)
             assert said == sent * answer
             assert board.cells["default"].admitted == sent
+        await served.stop(1.0)
+
+    runner.run(story())
+
+
+def test_the_second_moves_on_for_a_connection_that_asks_the_same(
+    runner: asyncio.Runner, board: Board, clock: Clock
+) -> None:
+    enter(board, clock, "default", make_record(State.OPEN, 9))
+
+    async def story() -> None:
+        served = serving(clock, board)
+        await served.start()
+        port = int(served.addresses[0].rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        dates: set[bytes] = set()
+        async with asyncio.timeout(20):
+            while len(dates) < 3:
+                writer.write(PLAIN)
+                answer = await reader.readuntil(b"}")
+                dates.add(answer.partition(b"Date: ")[2].partition(b"\r\n")[0])
+                await asyncio.sleep(0.01)
+        writer.close()
         await served.stop(1.0)
 
     runner.run(story())
