@@ -258,12 +258,12 @@ class DualSource:
             elif isinstance(outcome, Copy):
                 figures.copies += 1
                 outcome.item.twin = outcome.twin
-                outcome.item.at = part.given - 1
+                outcome.item.done(part.given - 1)
             else:
                 figures.late += 1
-                outcome.item.at = part.given - 1
+                record = outcome.item.done(part.given - 1)
                 if self._how.on_late is not None:
-                    self._how.on_late(outcome.item.record)
+                    self._how.on_late(record)
 
     def _count(self, part: _Part) -> None:
         """How many wait has changed."""
@@ -272,10 +272,9 @@ class DualSource:
         part.withheld = withheld
 
     def _give(self, part: _Part, step: Step) -> None:
-        step.at = part.given
         if step.stamp is not None:
             part.frontier.add(part.given, step.stamp)
-        of = step.record
+        of = step.done(part.given)
         part.ready.append(
             Merged(of.topic, of.partition, part.given, of.timestamp, of.key, of.value, of.headers)
         )

@@ -18,23 +18,55 @@ MOST_PRODUCERS: Final = 500
 """More never fit into a note."""
 
 
+class _Run:
+    """Records of one producer that were given one after the other."""
+
+    __slots__ = ("count", "first", "offset")
+
+    def __init__(self, offset: int, first: Stamp) -> None:
+        self.offset = offset
+        """The merged one of the first."""
+        self.first = first
+        self.count = 1
+
+    def takes(self, offset: int, stamp: Stamp) -> bool:
+        """Whether that one is the next of the run; then it is in it."""
+        producer, incarnation, counter = self.first
+        if (
+            offset != self.offset + self.count
+            or stamp.counter != counter + self.count
+            or stamp.incarnation != incarnation
+            or stamp.producer != producer
+        ):
+            return False
+        self.count += 1
+        return True
+
+
 class Frontier:
     """One partition. Producers that were done with longest ago are forgotten first."""
 
     def __init__(self) -> None:
-        self._given: deque[tuple[int, Stamp]] = deque()
+        self._given: deque[_Run] = deque()
         self._next: OrderedDict[str, At] = OrderedDict()
 
     def add(self, offset: int, stamp: Stamp) -> None:
         """The merged record with that offset was given."""
-        self._given.append((offset, stamp))
+        if not (self._given and self._given[-1].takes(offset, stamp)):
+            self._given.append(_Run(offset, stamp))
 
     def until(self, position: int) -> None:
         """All merged records before the position are done."""
-        while self._given and self._given[0][0] < position:
-            _, (producer, incarnation, counter) = self._given.popleft()
-            self._next[producer] = (incarnation, counter + 1)
+        while self._given and (run := self._given[0]).offset < position:
+            done = min(run.count, position - run.offset)
+            producer, incarnation, counter = run.first
+            self._next[producer] = (incarnation, counter + done)
             self._next.move_to_end(producer)
+            if done < run.count:
+                run.offset, run.count = position, run.count - done
+                run.first = Stamp(producer, incarnation, counter + done)
+                break
+            self._given.popleft()
         while len(self._next) > MOST_PRODUCERS:
             self._next.popitem(last=False)
 

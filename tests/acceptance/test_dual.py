@@ -146,7 +146,7 @@ async def reading(servers: tuple[str, str], topic: str) -> AsyncIterator[Reading
         first=first,
         second=second,
         wait_s=WAIT_S,
-        timeout_s=5.0,
+        timeout_s=3.0,
         on_gap=gap,
         on_late=late,
     )

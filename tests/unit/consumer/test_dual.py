@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sidecar.consumer.cluster import Cluster, Kept
 from sidecar.consumer.dual import Dual, DualSource
@@ -237,8 +239,44 @@ def test_a_trail_needs_one_step_for_many_copies() -> None:
     for offset in range(1000):
         step = Step(Rec(offset=offset))
         trail.add(step)
-        step.at = 7
+        step.done(7)
         trail.squeeze()
     assert len(trail._steps) == 1
     assert trail.until(7) is None
     assert trail.until(8) == 1000
+
+
+def test_a_trail_needs_one_step_for_many_that_follow_each_other() -> None:
+    trail = Trail()
+    for offset in range(1000):
+        step = Step(Rec(offset=offset))
+        trail.add(step)
+        step.done(offset + 5)
+        trail.squeeze()
+    assert len(trail._steps) == 1
+    assert [trail.until(position) for position in (5, 6, 7, 7, 105, 2000)] == [
+        *(None, 1, 2, None, 100, 1000)
+    ]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 2), st.integers(0, 2)), max_size=60),
+    st.lists(st.integers(0, 80), max_size=8),
+)
+def test_a_trail_says_what_one_with_a_step_for_each_record_would(
+    records: list[tuple[int, int]], positions: list[int]
+) -> None:
+    """Whatever gaps there are in its offsets, and copies and others' records between them."""
+    trail, plain = Trail(), []
+    offset = at = 0
+    for skip, on in records:
+        offset, at = offset + skip, at + on
+        step = Step(Rec(offset=offset))
+        trail.add(step)
+        step.done(at)
+        trail.squeeze()
+        plain.append((offset, at))
+    for position in sorted(positions):
+        before = [o for o, done in plain if done < position]
+        plain = [(o, done) for o, done in plain if done >= position]
+        assert trail.until(position) == (before[-1] + 1 if before else None)

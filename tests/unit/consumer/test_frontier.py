@@ -17,6 +17,18 @@ def test_only_what_is_done_is_noted() -> None:
     assert dict(read(frontier.note)) == {"a": (2, 2), "b/c": (1, 2)}
 
 
+def test_what_follows_each_other_is_one_run_and_may_be_done_in_part() -> None:
+    frontier = Frontier()
+    for offset in range(100):
+        frontier.add(offset, Stamp("a", 1, offset + 1))
+    for offset in range(100, 200):
+        frontier.add(offset, Stamp("a", 1, offset + 2))  # one is missing
+    assert len(frontier._given) == 2
+    for position, counter in ((1, 2), (50, 51), (100, 101), (101, 103), (150, 152), (200, 202)):
+        frontier.until(position)
+        assert frontier.note == f"a/1/{counter}"
+
+
 def test_it_goes_on_from_the_later_of_two_notes() -> None:
     frontier = Frontier()
     for at in ((1, 9), (2, 1), (1, 7)):
