@@ -27,6 +27,7 @@ log = logging.getLogger("api")
 
 PATH = "/api/v1/task"
 MOST_BODY = 64 * 1024
+MOST_NAME = 200
 BUSY_S = 1
 
 
@@ -86,6 +87,8 @@ class Tasks:
         if not 0 < len(task.key) <= 200:
             return _problem(400, "key: 1 to 200 characters")
         name = request.headers.get("Idempotency-Key") or uuid.uuid4().hex
+        if len(name) > MOST_NAME or not name.isprintable():
+            return _problem(400, f"Idempotency-Key: up to {MOST_NAME} printable characters")
         version = task.version if task.version is not None else self._versions.next()
         event = {"id": name, "version": version, "key": task.key, "at": time.time()}
         value = msgspec.json.encode({**event, "data": task.data})

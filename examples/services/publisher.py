@@ -65,6 +65,7 @@ class Publisher:
             async with asyncio.timeout(self._timeout_s):
                 producer = await self._started()
                 sent = await producer.send(self._topic, value, key=key, headers=list(headers))
+                sent.add_done_callback(_heard)
                 await asyncio.shield(sent)  # cancelling it would not take the event back
         except (TimeoutError, KafkaError, OSError) as fault:
             # It may be stuck for good, and never asks for the first addresses again.
@@ -110,3 +111,9 @@ class Publisher:
             self._end(producer)
         if self._ending:
             await asyncio.wait(self._ending, timeout=self._timeout_s + 1.0)
+
+
+def _heard(sent: asyncio.Future[Any]) -> None:
+    """What becomes of an event that nobody waits for any more is no news for asyncio to tell."""
+    if not sent.cancelled():
+        sent.exception()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,8 +14,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from aiokafka.errors import RequestTimedOutError
 
-from examples.services import api, database, worker
+from examples.services import api, database, publisher, worker
 from examples.services.discovery import Discovery, NotFound
 from examples.services.publisher import Full, Publisher, Unknown
 from examples.services.settings import load
@@ -37,17 +39,17 @@ async def silent() -> AsyncIterator[str]:
 
 
 async def test_a_silent_kafka_holds_nobody_for_long_and_not_many(silent: str) -> None:
-    publisher = Publisher(silent, "tasks", most=2, timeout_s=0.3)
+    sending = Publisher(silent, "tasks", most=2, timeout_s=0.3)
     began = time.monotonic()
-    sends = [asyncio.create_task(publisher.publish(b"k", b"v", [])) for _ in range(2)]
+    sends = [asyncio.create_task(sending.publish(b"k", b"v", [])) for _ in range(2)]
     await asyncio.sleep(0.05)
     with pytest.raises(Full):
-        await publisher.publish(b"k", b"v", [])
+        await sending.publish(b"k", b"v", [])
     for outcome in await asyncio.gather(*sends, return_exceptions=True):
         assert isinstance(outcome, Unknown)
     assert time.monotonic() - began < 5.0
-    assert publisher.outstanding == 0
-    await publisher.close()
+    assert sending.outstanding == 0
+    await sending.close()
 
 
 @pytest.fixture
@@ -77,6 +79,44 @@ async def test_the_api_refuses_what_is_no_task(
     client: TestClient[web.Request, web.Application], body: bytes
 ) -> None:
     assert (await client.post(api.PATH, data=body)).status == 400
+
+
+async def test_a_name_for_an_event_is_not_a_book(
+    client: TestClient[web.Request, web.Application],
+) -> None:
+    long = {"Idempotency-Key": "x" * 201}
+    assert (await client.post(api.PATH, json={"key": "a"}, headers=long)).status == 400
+
+
+class LateProducer:
+    """One that says what became of an event when nobody waits for it any more."""
+
+    def __init__(self, **_: object) -> None:
+        self.sent: list[asyncio.Future[None]] = []
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None:
+        for sent in self.sent:
+            sent.set_exception(RequestTimedOutError())
+        self.sent.clear()
+
+    async def send(self, *_: object, **__: object) -> asyncio.Future[None]:
+        self.sent.append(asyncio.get_running_loop().create_future())
+        return self.sent[-1]
+
+
+async def test_an_answer_that_comes_too_late_is_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    monkeypatch.setattr(publisher, "AIOKafkaProducer", LateProducer)
+    sending = Publisher("localhost:1", "tasks", most=2, timeout_s=0.05)
+    with pytest.raises(Unknown):
+        await sending.publish(b"k", b"v", [])
+    await sending.close()
+    gc.collect()
+    await asyncio.sleep(0)
+    assert told == []
 
 
 def test_versions_grow() -> None:
