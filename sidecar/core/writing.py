@@ -201,9 +201,13 @@ class Writer:
             move.record,
             last_changed_at=record.last_changed_at,
             open_for_s=left_s if state is State.OPEN else 0.0,
-            retry_at=self.wall_at + left_s if state is State.OPEN else None,
+            retry_at=self._due_at(record) if state is State.OPEN else None,
         )
         return replace(move, record=adopted)
+
+    def _due_at(self, record: Record) -> float:
+        """When a foreign OPEN ends by the time it says itself, if that isn't later than ours."""
+        return min(record.last_changed_at, self.wall_at) + self.policy.open_duration_s
 
     def _reasserted(self, own: Record, now: float) -> Move:
         """The automaton's state again, dated so that a timer in its reader agrees with ours."""
