@@ -76,7 +76,12 @@ def _instance(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 @click.option("--ok", type=click.FloatRange(0), default=0, help="Messages handled.")
 @click.option("--fail", type=click.FloatRange(0), default=0, help="Messages that failed.")
 @click.option("--instance", callback=_instance, help="Who reports; <host>-cli.")
-@click.option("--every", type=options.Duration(), metavar="DURATION", help="Go on until Ctrl-C.")
+@click.option(
+    "--every",
+    type=options.Duration(above=0),
+    metavar="DURATION",
+    help="Go on until Ctrl-C.",
+)
 @options.sidecar
 def report(  # noqa: PLR0917 - click passes its options by name
     name: str | None, ok: float, fail: float, instance: str, every: float | None, client: Client

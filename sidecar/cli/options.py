@@ -18,9 +18,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Duration(click.ParamType[float]):
-    """A duration as Go reads it; seconds."""
+    """A duration as Go reads it; seconds.
+
+    Args:
+        above: it must be longer than that; None: 0 will do.
+    """
 
     name = "duration"
+
+    def __init__(self, *, above: float | None = None) -> None:
+        self._above = above
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -34,6 +41,8 @@ class Duration(click.ParamType[float]):
             self.fail(f"{value!r} {error}: write 500ms, 5s or 1m30s", param, ctx)
         if seconds < 0:
             self.fail(f"{value!r} is negative", param, ctx)
+        if self._above is not None and seconds <= self._above:
+            self.fail(f"{value!r} must be longer than {self._above:g}", param, ctx)
         return seconds
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from sidecar.cli import options
-from sidecar.cli.client import Client
+from sidecar.cli.client import Client, WrongUsage
 from sidecar.cli.following import Follower
 from sidecar.cli.tables import ago, loud, passed, short_time, table
 from sidecar.core import words
@@ -31,20 +31,31 @@ _HISTORY_HEADS = ("AT", "AGO", "FROM", "TO", "REASON", "SEQ", "EPOCH", "EVALUATO
 
 
 @click.command()
+@options.breaker
 @options.output
 @options.sidecar
-def status(output: str, client: Client) -> None:
-    """Show every breaker: state, since when, and why."""
+def status(name: str | None, output: str, client: Client) -> None:
+    """Show every breaker, or one: state, since when, and why."""
     answer = client.get("/v1/status")
+    items = _asked_for(name, dicts(answer.get("breakers")))
     if output == "json":
-        click.echo(json.dumps(answer.body))
+        body = answer.body if isinstance(answer.body, dict) else {}
+        click.echo(json.dumps({**body, "breakers": items}))
         return
-    items = dicts(answer.get("breakers"))
     click.echo(table(_HEADS, [_row(item) for item in items]))
     click.echo()
     for line in _concerns(items, answer.get("sync")):
         click.echo(line)
     click.echo(printable(_daemon(answer.body)))
+
+
+def _asked_for(name: str | None, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    names = [str(item.get("name")) for item in items]
+    if name is None:
+        return items
+    if name not in names:
+        raise WrongUsage(f'no breaker is called "{name}"; there are: {", ".join(names)}')
+    return [items[names.index(name)]]
 
 
 def _row(item: dict[str, Any]) -> tuple[object, ...]:

@@ -103,6 +103,7 @@ def test_nobody_there_is_3(invoke: Invoke) -> None:
         ("report", "--ok", "-1"),
         ("report", "--instance", "a/b"),
         ("report", "--every", "-5s"),
+        ("report", "--every", "0s"),
         ("no-such-command",),
     ],
 )

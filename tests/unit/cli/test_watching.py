@@ -113,6 +113,18 @@ def test_status_as_json_is_the_sidecars(asked: Canned, ask: Invoke) -> None:
     assert json.loads(ask("status", "-o", "json").stdout) == STATUS
 
 
+def test_status_of_one_breaker_has_no_other(asked: Canned, ask: Invoke) -> None:
+    one = json.loads(ask("status", "orders", "-o", "json").stdout)
+    assert [item["name"] for item in one["breakers"]] == ["orders"]
+    assert one["instance"] == STATUS["instance"]
+    table = ask("status", "orders").stdout
+    assert table.splitlines()[1].startswith("orders")
+    assert "dark" not in table
+    unknown = ask("status", "nope")
+    assert unknown.exit_code == 2
+    assert "orders" in unknown.stderr
+
+
 def test_no_colour_but_on_a_terminal_that_wants_it(
     asked: Canned, ask: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
