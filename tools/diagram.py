@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sidecar.core.table import SIGNALS, TABLE
 from sidecar.core.types import Reason, State
+from tools import pages
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "state-machine.md"
 BEGIN = "<!-- made from sidecar/core/table.py by `python -m tools.diagram`: begin -->"
@@ -23,10 +24,6 @@ MEANINGS: dict[Reason, str] = {
 }
 """What the reader of an arrow is told of each reason but the signals, which share their arrows."""
 SIGNAL = "a signal"
-
-
-class PageBrokenError(Exception):
-    """The page has lost the marks between which the diagram belongs."""
 
 
 def diagram() -> str:
@@ -66,11 +63,7 @@ def render(page: str) -> str:
     Raises:
         PageBrokenError: a mark is missing.
     """
-    head, begin, rest = page.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not (begin and end):
-        raise PageBrokenError(f"{PAGE.name} needs the lines {BEGIN!r} and {END!r}")
-    return f"{head}{BEGIN}\n{diagram()}\n\n{table()}\n{END}{tail}"
+    return pages.between(page, BEGIN, END, f"{diagram()}\n\n{table()}")
 
 
 def main(argv: list[str] | None = None) -> int:

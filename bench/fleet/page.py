@@ -9,6 +9,7 @@ from bench.fleet.figures import Measured
 from bench.fleet.model import Costs, medians
 from bench.table import number
 from tests.servers import ROOT
+from tools import pages
 
 PAGE = ROOT / "docs" / "scale.md"
 BEGIN = "<!-- made by `make bench-fleet ARGS=--write`: begin -->"
@@ -19,11 +20,7 @@ BREAKERS = (1, 10, 50, 200)
 
 def between(text: str, block: str) -> str:
     """The page with this block between its marks. Raises ValueError where one is missing."""
-    head, began, rest = text.partition(BEGIN)
-    _, ended, tail = rest.partition(END)
-    if not began or not ended:
-        raise ValueError(f"the page lacks a mark: {BEGIN} … {END}")
-    return f"{head}{BEGIN}\n\n{block}\n\n{END}{tail}"
+    return pages.between(text, BEGIN, END, f"\n{block}\n")
 
 
 def write(measured: Measured, costs: Costs, machine: dict[str, str]) -> Path:

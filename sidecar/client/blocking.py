@@ -18,7 +18,7 @@ from sidecar.client.settings import ANSWER_BYTES, WATCH_PATH
 CHUNK_BYTES = 64 * 1024
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
     def __init__(self, path: str, timeout_s: float) -> None:
@@ -141,7 +141,7 @@ def _connect(
     for place in places:
         left_s = max(0.001, ends - time.monotonic())
         connection = (
-            _UnixConnection(place.socket_path, left_s)
+            UnixConnection(place.socket_path, left_s)
             if place.socket_path is not None
             else http.client.HTTPConnection(place.host, place.port, timeout=left_s)
         )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import http.client
 import os
-import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, urlsplit
+
+from sidecar.client.blocking import UnixConnection
 
 DEFAULT_ADDRESS = "127.0.0.1:8500"
 DEFAULT_PREFIX = "service-metrics/kafka-consumer"
@@ -87,7 +88,7 @@ class ConsulKeys:
     def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
         address = self._where()
         if address.startswith("unix://"):
-            return _Unix(address.removeprefix("unix://"), timeout_s)
+            return UnixConnection(address.removeprefix("unix://"), timeout_s)
         written = "://" in address
         url = urlsplit(address if written else f"http://{address}")
         if url.hostname is None:
@@ -109,17 +110,3 @@ class ConsulKeys:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return context
-
-
-class _Unix(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
-        self._path = path
-
-    def connect(self) -> None:
-        """Open the socket."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)

@@ -15,6 +15,7 @@ import time
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partialmethod
 from pathlib import Path
 from typing import Final
 
@@ -125,38 +126,21 @@ class Transport(base.HTTPClient):  # type: ignore[misc] # py-consul is untyped
         """A coroutine that GETs; `connections_timeout` is the deadline of a blocking query."""
         return self._send("GET", path, params, headers, deadline_s=connections_timeout)
 
-    def put(
+    def _write(
         self,
+        method: str,
         _callback: object,
         path: str,
         params: Sequence[tuple[str, object]] = (),
         data: str | bytes = b"",
         headers: Mapping[str, str] | None = None,
     ) -> object:
-        """A coroutine that PUTs."""
-        return self._send("PUT", path, params, headers, data=data)
+        """A coroutine that sends, by one of the three methods below."""
+        return self._send(method, path, params, headers, data=data)
 
-    def delete(
-        self,
-        _callback: object,
-        path: str,
-        params: Sequence[tuple[str, object]] = (),
-        data: str | bytes = b"",
-        headers: Mapping[str, str] | None = None,
-    ) -> object:
-        """A coroutine that DELETEs."""
-        return self._send("DELETE", path, params, headers, data=data)
-
-    def post(
-        self,
-        _callback: object,
-        path: str,
-        params: Sequence[tuple[str, object]] = (),
-        data: str | bytes = b"",
-        headers: Mapping[str, str] | None = None,
-    ) -> object:
-        """A coroutine that POSTs."""
-        return self._send("POST", path, params, headers, data=data)
+    put = partialmethod(_write, "PUT")
+    delete = partialmethod(_write, "DELETE")
+    post = partialmethod(_write, "POST")
 
     async def close(self) -> None:
         """Close all connections. Idempotent; a later call opens new ones."""

@@ -185,7 +185,7 @@ class Caller:
         self._connection.close()
 
 
-class _Background(abc.ABC):
+class Background(abc.ABC):
     """A thread that repeats `_turn` until the block is left; its fault is raised there."""
 
     def __init__(self) -> None:
@@ -220,7 +220,7 @@ class _Background(abc.ABC):
             raise self._fault
 
 
-class Consumers(_Background):
+class Consumers(Background):
     """Consumers that report all the time, each interval, by plain PUTs.
 
     Args:
@@ -243,7 +243,7 @@ class Consumers(_Background):
         self._ended.wait(self._every_s)
 
 
-class Witness(_Background):
+class Witness(Background):
     """Writes down every record that Consul holds, and when (monotonic), by a blocking query."""
 
     def __init__(self, place: Place, breaker: str = "default") -> None:

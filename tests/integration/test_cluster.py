@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Self
 
 import pytest
 
+from tests.acceptance.support import Background
 from tests.cluster import Cluster, Node
 from tests.daemon import Daemon
 from tests.integration.fleet import Fleet, events, stays, view
@@ -46,7 +44,7 @@ def agents(cluster: Cluster) -> list[Node]:
     return [cluster.agent("a"), cluster.agent("b")]
 
 
-class Watched:
+class Watched(Background):
     """Asks daemons for their decision all the time. A context manager.
 
     Attributes:
@@ -54,31 +52,17 @@ class Watched:
     """
 
     def __init__(self, fleet: Fleet) -> None:
+        super().__init__()
         self._daemons = list(fleet.daemons)
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
         self.answers: list[set[object]] = [set() for _ in self._daemons]
 
-    def _watch(self) -> None:
-        while not self._end.wait(0.05):
-            for seen, daemon in zip(self.answers, self._daemons, strict=True):
-                try:
-                    seen.add(daemon.allowed(peek=True).status)
-                except OSError as fault:
-                    seen.add(repr(fault))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        fault: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._end.set()
-        self._thread.join(10)
+    def _turn(self) -> None:
+        for seen, daemon in zip(self.answers, self._daemons, strict=True):
+            try:
+                seen.add(daemon.allowed(peek=True).status)
+            except OSError as fault:
+                seen.add(repr(fault))
+        self._ended.wait(0.05)
 
 
 def section(node: Node, prefix: str, **more: object) -> dict[str, object]:

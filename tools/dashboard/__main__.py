@@ -6,6 +6,7 @@ With `--check` it only says whether both are up to date (exit 1 if not), which a
 import argparse
 import sys
 
+from tools import pages
 from tools.dashboard.grafana import ALL_ROWS, render
 from tools.programs import ROOT
 
@@ -13,10 +14,6 @@ FILE = ROOT / "monitoring" / "dashboard.json"
 PAGE = ROOT / "docs" / "monitoring.md"
 BEGIN = "<!-- made from tools/dashboard by `make dashboard`: begin -->"
 END = "<!-- end -->"
-
-
-class PageBrokenError(Exception):
-    """The page has lost the marks between which the panels belong."""
 
 
 def table() -> str:
@@ -35,11 +32,7 @@ def render_page(page: str) -> str:
     Raises:
         PageBrokenError: a mark is missing.
     """
-    head, begin, rest = page.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not (begin and end):
-        raise PageBrokenError(f"{PAGE.name} needs the lines {BEGIN!r} and {END!r}")
-    return f"{head}{BEGIN}\n\n{table()}\n{END}{tail}"
+    return pages.between(page, BEGIN, END, f"\n{table()}")
 
 
 def main(argv: list[str] | None = None) -> int:

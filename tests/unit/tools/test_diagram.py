@@ -8,6 +8,7 @@ import pytest
 
 from sidecar.core.table import SIGNALS, TABLE
 from tools import diagram
+from tools.pages import PageBrokenError
 
 
 def test_the_page_is_up_to_date() -> None:
@@ -48,5 +49,5 @@ def test_an_outdated_page_is_told_and_mended(
 
 
 def test_a_page_without_its_marks_is_refused() -> None:
-    with pytest.raises(diagram.PageBrokenError):
+    with pytest.raises(PageBrokenError):
         diagram.render("no marks")
