@@ -17,6 +17,7 @@ from sidecar.cli.letters import dead_letters
 from sidecar.cli.tables import table
 from sidecar.cli.watching import dicts
 from sidecar.core.errors import SpoolFault, SpoolFormat
+from sidecar.core.placing import placed
 from sidecar.core.words import span
 from sidecar.telemetry.lines import printable
 
@@ -120,7 +121,7 @@ def _ls_folder(folder: Path, output: str) -> None:
                 "backlogs": [
                     {
                         "topic": b.topic,
-                        "partition": b.partition,
+                        "partition": placed(b.partition),
                         "records": b.records,
                         "bytes": b.bytes,
                         "oldest_at": b.oldest_at,
@@ -138,7 +139,7 @@ def _ls_folder(folder: Path, output: str) -> None:
     for one in kept:
         for b in one.backlogs or ():
             age = "-" if b.oldest_at is None else span(wall() - b.oldest_at)
-            rows.append((one.name, b.topic, b.partition, b.records, b.bytes, age, ""))
+            rows.append((one.name, b.topic, placed(b.partition), b.records, b.bytes, age, ""))
         if not one.backlogs:
             note = "in use: ask its sidecar" if one.backlogs is None else "empty"
             rows.append((one.name, "", "", "", "", "", note))
@@ -181,7 +182,15 @@ def verify(ctx: click.Context, folder: Path, output: str) -> None:
         click.echo(json.dumps({"segments": [_verified(one) for one in found]}))
     else:
         rows = [
-            (one.spool, one.topic, one.partition, one.segment, one.records, one.bytes, _words(one))
+            (
+                one.spool,
+                one.topic,
+                placed(one.partition),
+                one.segment,
+                one.records,
+                one.bytes,
+                _words(one),
+            )
             for one in found
         ]
         if rows:
@@ -198,7 +207,7 @@ def _verified(one: Verified) -> dict[str, object]:
     return {
         "spool": one.spool,
         "topic": one.topic,
-        "partition": one.partition,
+        "partition": placed(one.partition),
         "segment": one.segment,
         "records": one.records,
         "bytes": one.bytes,

@@ -19,6 +19,11 @@ _M: Final = 0x5BD1E995
 _MASK: Final = 0xFFFFFFFF
 
 
+def placed(partition: int) -> int | None:
+    """The partition as it is told to people: None while nobody knows it."""
+    return None if partition == UNPLACED else partition
+
+
 def murmur2(data: bytes) -> int:
     """MurmurHash2 as Kafka's Java client computes it, as an unsigned number of 32 bits."""
     length = len(data)

@@ -68,7 +68,8 @@ class Spooled(NamedTuple):
 
     partition: int | None
     """None while the number of partitions isn't known."""
-    seq: int
+    seq: int | None
+    """None where another's spool gave it, which was adopted."""
 
 
 class Dropped(NamedTuple):

@@ -111,14 +111,16 @@ class SpoolSettings:
 class Accepted:
     """What has become of the record that an idempotency key stands for.
 
-    `seq` where it went through the spool, `offset` where it went straight to Kafka (both None: sent
-    with an answer that didn't say), `cluster` which of two clusters' that is.
+    `seq` where it went through the spool (None: through another's, which was adopted), `offset`
+    where it went straight to Kafka (None: its answer didn't say), `cluster` which of two clusters'
+    that is.
     """
 
     partition: int
     offset: int | None = None
     seq: int | None = None
     cluster: str | None = None
+    spooled: bool = False
 
 
 class Claim(StrEnum):

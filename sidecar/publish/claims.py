@@ -67,7 +67,7 @@ class Claims:
 
 
 def _outcome(accepted: Accepted) -> Outcome:
-    if accepted.seq is not None:
+    if accepted.spooled:
         known = None if accepted.partition == UNPLACED else accepted.partition
         return Spooled(known, accepted.seq)
     return Delivered(accepted.partition, accepted.offset, accepted.cluster)

@@ -105,7 +105,7 @@ class SpoolKeys:
             return Claim.YOURS
         if found.fingerprint != what.fingerprint:
             return Claim.OTHER_CONTENT
-        return Accepted(partition=found.partition, seq=found.seq)
+        return Accepted(partition=found.partition, seq=found.seq, spooled=True)
 
 
 def _short(what: Idempotency) -> bytes:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from sidecar.core.placing import UNPLACED, placed
 from sidecar.core.spooling import Headers, Idempotency, NewRecord, Stored
 
 _FIELDS = {
@@ -34,7 +35,7 @@ def to_line(topic: str, partition: int, stored: Stored) -> str:
     return json.dumps(
         {
             "topic": topic,
-            "partition": partition,
+            "partition": placed(partition),
             "sequence": stored.seq,
             "timestamp_ms": record.timestamp_ms,
             "accepted_at": record.accepted_at,
@@ -73,7 +74,7 @@ def _record(said: Any) -> tuple[str, int, NewRecord]:
     headers: Headers = tuple((_str(name), _bytes(value)) for name, value in said["headers"])
     return (
         _str(said["topic"]),
-        _int(said["partition"]),
+        UNPLACED if said["partition"] is None else _int(said["partition"]),
         NewRecord(
             _bytes(said["key"]),
             _bytes(said["value"]),

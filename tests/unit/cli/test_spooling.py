@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from sidecar.core.placing import UNPLACED
 from sidecar.core.spooling import Idempotency, NewRecord
+from sidecar.spool.frames import pack
+from sidecar.spool.vault import Append
 from tests.unit.cli.canned import Canned, Invoke
 from tests.unit.spool.kit import AT, Box, Hasty, record, records
 
@@ -171,6 +174,27 @@ def test_every_field_survives_the_journey(tmp_path: Path, invoke: Invoke) -> Non
     (name,) = [path.name for path in (tmp_path / "b").iterdir()]
     arrived = box(tmp_path / "b", name)
     assert arrived.waiting() == [odd, full]
+    arrived.vault.close()
+
+
+def test_records_without_a_partition_yet_are_told_so(tmp_path: Path, invoke: Invoke) -> None:
+    kept = box(tmp_path / "a")
+    kept.vault.append([Append("t", UNPLACED, [pack(record())])])
+    kept.vault.close()
+    folder = str(tmp_path / "a")
+    listed = json.loads(invoke("spool", "ls", "--folder", folder, "-o", "json").stdout)
+    assert listed["spools"][0]["backlogs"][0]["partition"] is None
+    verified = json.loads(invoke("spool", "verify", folder, "-o", "json").stdout)
+    assert verified["segments"][0]["partition"] is None
+    assert str(UNPLACED) not in invoke("spool", "ls", "--folder", folder).stdout
+    assert str(UNPLACED) not in invoke("spool", "verify", folder).stdout
+    lines = invoke("spool", "export", folder).stdout
+    assert json.loads(lines)["partition"] is None
+    assert invoke("spool", "import", str(tmp_path / "b"), input=lines).exit_code == 0
+    assert "t" in invoke("spool", "verify", str(tmp_path / "b")).stdout
+    (name,) = [path.name for path in (tmp_path / "b").iterdir()]
+    arrived = box(tmp_path / "b", name)
+    assert arrived.vault.backlog("t", UNPLACED).records == 1
     arrived.vault.close()
 
 

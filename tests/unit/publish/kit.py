@@ -125,7 +125,7 @@ class PaperSpool:
         self.ends[topic, partition] = (done, last + len(records))
         for seq, record in zip(seqs, records, strict=True):
             if record.idempotency is not None:
-                accepted = Accepted(partition=partition, seq=seq)
+                accepted = Accepted(partition=partition, seq=seq, spooled=True)
                 self.keys.settle(topic, record.idempotency, accepted, record.accepted_at)
         return seqs
 

@@ -9,6 +9,7 @@ import pytest
 
 from sidecar.core.absence import Presence
 from sidecar.core.errors import SpoolDiskFull, SpoolFull, SpoolUnknown
+from sidecar.core.idempotency import of_record
 from sidecar.core.outage import Outage
 from sidecar.core.placing import UNPLACED, partition_of
 from sidecar.core.publishing import (
@@ -19,6 +20,7 @@ from sidecar.core.publishing import (
     Refused,
     Spooled,
 )
+from sidecar.core.spooling import Accepted
 from sidecar.publish.deadletters import DeadLetters, Walked, walk
 from sidecar.telemetry import names
 from tests.servers import poll_until
@@ -334,6 +336,13 @@ async def test_a_key_is_accepted_once_also_through_the_spool() -> None:
         await until_empty(one)
         assert firsts(one.kafka.values(0)) == [0, 1]
         assert await one.publish(b"0", b"1", partition=0, once=("k", b"p")) == first
+
+
+async def test_a_key_that_came_with_anothers_spool_is_not_called_delivered() -> None:
+    async with shop(Outage.BREAKER) as one:
+        adopted = Accepted(partition=UNPLACED, spooled=True)
+        one.spool.keys.settle(TOPIC, of_record("k", b"p", 0), adopted, one.around.wall())
+        assert await one.publish(b"0", once=("k", b"p")) == [Spooled(None, None)]
 
 
 async def test_what_an_earlier_process_left_is_replayed_before_anything_new() -> None:

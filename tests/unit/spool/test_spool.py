@@ -221,12 +221,12 @@ async def test_a_spooled_records_key_outlives_record_and_restart(tmp_path: Path)
     spool = await opened(tmp_path)
     assert await spool.keys.claim("t", A, AT) is Claim.YOURS
     await spool.append("t", 2, [record(once=A)])
-    assert await spool.keys.claim("t", A, AT) == Accepted(partition=2, seq=1)
+    assert await spool.keys.claim("t", A, AT) == Accepted(partition=2, seq=1, spooled=True)
     await spool.done("t", 2, 1)
     await spool.close()
     spool = await opened(tmp_path)
     assert spool.backlog("t", 2).records == 0
-    assert await spool.keys.claim("t", A, AT) == Accepted(partition=2, seq=1)
+    assert await spool.keys.claim("t", A, AT) == Accepted(partition=2, seq=1, spooled=True)
     assert await spool.keys.claim("t", B, AT) is Claim.OTHER_CONTENT
     assert await spool.keys.claim("u", A, AT) is Claim.YOURS
     await spool.close()
@@ -235,7 +235,9 @@ async def test_a_spooled_records_key_outlives_record_and_restart(tmp_path: Path)
     )
     assert await old.keys.claim("t", A, AT + 2 * DAY_S) is Claim.YOURS
     await old.append("t", 2, [record(at=AT + 2 * DAY_S, once=A)])
-    assert await old.keys.claim("t", A, AT + 2 * DAY_S) == Accepted(partition=2, seq=2)
+    assert await old.keys.claim("t", A, AT + 2 * DAY_S) == Accepted(
+        partition=2, seq=2, spooled=True
+    )
     await old.close()
 
 
@@ -300,7 +302,7 @@ async def test_keys_and_pauses_come_along(tmp_path: Path) -> None:
     await other.close()
     spool = await opened(tmp_path)
     await spool.adopt()
-    assert await spool.keys.claim("t", A, AT) == Accepted(partition=0)
+    assert await spool.keys.claim("t", A, AT) == Accepted(partition=0, spooled=True)
     assert spool.paused("t")
     await spool.close()
 
