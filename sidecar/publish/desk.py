@@ -84,6 +84,8 @@ class Desk:
         self._closing = False
         self._replaying: set[str] = set()
         self._answering: set[asyncio.Task[list[Outcome]]] = set()
+        self._waiting: set[Ticket] = set()
+        """Whose senders want to hear of Kafka, also where a record went to the spool."""
         self._handed: dict[Ticket, asyncio.TimerHandle] = {}
         """What came by `hand_over` and has no answer, and when it gets one at latest."""
 
@@ -208,6 +210,8 @@ class Desk:
         self._closing = True
         for topic in self.topics.values():
             topic.hurry()
+        for ticket in self._waiting:
+            ticket.be_content()
 
     async def close(self) -> None:
         """Let go of Kafka and of the spool. The tasks have to be stopped before."""
@@ -281,6 +285,9 @@ class Desk:
         idempotency: tuple[str, bytes] | None,
     ) -> list[Outcome]:
         ticket = Ticket(len(drafts), topic.settled, delivered)
+        if delivered:
+            self._waiting.add(ticket)
+            ticket.done.add_done_callback(lambda _: self._waiting.discard(ticket))
         topic.outstanding += len(drafts)
         claims: Claims | None = None
         loop = asyncio.get_running_loop()

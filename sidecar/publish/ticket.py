@@ -49,6 +49,14 @@ class Ticket:
             if not self.done.done():
                 self.done.set_result(None)
 
+    def be_content(self) -> None:
+        """Its sender waits for Kafka no longer: what was noted is final, what comes is at once."""
+        self.delivered = False
+        for index, still in enumerate(self._open):
+            noted = self.outcomes[index]
+            if still and noted is not None:
+                self.settle(index, noted)
+
     def finish(self, otherwise: Outcome) -> list[Outcome]:
         """Its time is over: what was noted holds, and `otherwise` where nothing was."""
         self.given_up = True

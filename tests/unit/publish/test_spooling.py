@@ -77,6 +77,29 @@ async def test_who_waits_for_delivery_is_told_the_truth_at_the_end_of_its_time()
         assert await one.publish(b"0", partition=1, delivered=True) == [Spooled(1, 1)]
 
 
+async def test_who_waits_for_delivery_is_told_at_a_stop_that_it_is_safe() -> None:
+    kafka = PaperKafka()
+    kafka.takes = asyncio.Event()
+    async with shop(Outage.SPOOL_ALL, kafka=kafka, delivery_timeout_s=30.0) as one:
+        waiting = asyncio.create_task(one.publish(b"0", b"1", partition=0, delivered=True))
+        await poll_until(lambda: kafka.sends, 2.0, "they are on their way from the spool")
+        assert not waiting.done()
+        one.desk.stop()
+        async with asyncio.timeout(1.0):
+            assert kinds(await waiting) == ["Spooled", "Spooled"]
+
+
+async def test_who_waits_on_the_way_to_the_spool_is_told_at_a_stop_too() -> None:
+    kafka = PaperKafka()
+    kafka.takes = asyncio.Event()
+    async with shop(Outage.BREAKER, kafka=kafka, delivery_timeout_s=30.0) as one:
+        waiting = asyncio.create_task(one.publish(b"0", partition=0, delivered=True))
+        await poll_until(lambda: kafka.sends, 2.0, "it is on its way to Kafka")
+        one.desk.stop()
+        async with asyncio.timeout(1.5):
+            assert kinds(await waiting) == ["Spooled"]
+
+
 async def test_a_broken_circuit_sends_the_whole_topic_to_disk_at_once() -> None:
     async with shop(Outage.BREAKER) as one:
         one.kafka.down = {0}
