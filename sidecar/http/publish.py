@@ -230,8 +230,10 @@ async def _all(pieces: Iterator[list[drafts.Drafted]]) -> list[drafts.Drafted]:
 
 
 def _policy(publishing: Publishing, topic: str) -> TopicPolicy:
-    policy = publishing.policy.topic(topic) if TOPIC.fullmatch(topic) else None
-    if policy is None or topic in {".", ".."}:
+    if TOPIC.fullmatch(topic) is None or topic in {".", ".."}:
+        raise Problem(404, "unknown-topic", f"{shown(topic)} can't be a topic's name")
+    policy = publishing.policy.topic(topic)
+    if policy is None:
         topics = sorted(set(publishing.policy.topics) - {ANY_TOPIC})
         raise Problem(
             404,

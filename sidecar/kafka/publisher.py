@@ -36,16 +36,21 @@ UNKNOWN_AFTER_S: Final = 1.0
 WITNESSES: Final = 3
 """So many brokers are asked at most whether there is a topic, others each time."""
 _POLL_S: Final = 0.1
-_PERMANENT: Final[dict[type[KafkaError], Refusal]] = {
-    MessageSizeTooLargeError: Refusal.TOO_LARGE,
-    RecordListTooLargeError: Refusal.TOO_LARGE,
-    InvalidTopicError: Refusal.REFUSED,
-    InvalidTimestampError: Refusal.REFUSED,
-    PolicyViolationError: Refusal.REFUSED,
-    CorruptRecordException: Refusal.REFUSED,
-    UnsupportedForMessageFormatError: Refusal.REFUSED,
-    InvalidRecordError: Refusal.REFUSED,
+_TOO_LARGE: Final = "the topic takes no record of this size: see its max.message.bytes"
+_PERMANENT: Final[dict[type[KafkaError], tuple[Refusal, str]]] = {
+    MessageSizeTooLargeError: (Refusal.TOO_LARGE, _TOO_LARGE),
+    RecordListTooLargeError: (Refusal.TOO_LARGE, _TOO_LARGE),
+    InvalidTopicError: (Refusal.REFUSED, "nobody may write to this topic"),
+    InvalidTimestampError: (Refusal.REFUSED, "the topic takes no record of this time"),
+    PolicyViolationError: (Refusal.REFUSED, "it is against the cluster's policy"),
+    CorruptRecordException: (Refusal.REFUSED, "a compacted topic takes no record without a key"),
+    UnsupportedForMessageFormatError: (Refusal.REFUSED, "the topic's format is too old for it"),
+    InvalidRecordError: (
+        Refusal.REFUSED,
+        "it is against the topic's rules; a compacted one takes no record without a key",
+    ),
 }
+"""What no repetition changes, and what may be wrong."""
 
 
 class Publisher:
@@ -226,9 +231,13 @@ class Publisher:
 
 def _fault(error: KafkaError | OSError) -> DeliveryFault:
     """An error of the library's in the words of the port."""
-    detail = f"{type(error).__name__}: {error}"
-    for kind, why in _PERMANENT.items():
-        if isinstance(error, kind):
-            return NeverDelivered(why, detail)
+    kind = type(error).__name__
+    said = str(error).removeprefix(
+        f"[Error {getattr(error, 'errno', None)}] "
+    )  # which is the name's number
+    detail = said if said.startswith(kind) else f"{kind}: {said}".removesuffix(": ")
+    for permanent, (why, words) in _PERMANENT.items():
+        if isinstance(error, permanent):
+            return NeverDelivered(why, f"{words} ({detail})")
     unsent = isinstance(error, UnknownTopicOrPartitionError)
     return DeliveryFault(detail, unsent=unsent)

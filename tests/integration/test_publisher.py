@@ -59,13 +59,15 @@ async def test_what_kafka_never_takes_is_told_and_costs_nobody_else(
 ) -> None:
     small = fresh(kafka, max_message_bytes="2000")
     compacted = fresh(kafka, cleanup_policy="compact")
-    for topic, bad, why in (
-        (small, record(b"x" * 5_000), Refusal.TOO_LARGE),
-        (compacted, record(b"x", None), Refusal.REFUSED),
+    for topic, bad, why, mend in (
+        (small, record(b"x" * 5_000), Refusal.TOO_LARGE, "see its max.message.bytes"),
+        (compacted, record(b"x", None), Refusal.REFUSED, "no record without a key"),
     ):
         with pytest.raises(NeverDelivered) as caught:
             await publisher.send(topic, 0, [bad], WITHIN_S)
         assert caught.value.why is why
+        assert mend in str(caught.value)
+        assert "[Error" not in str(caught.value)
         assert await publisher.send(topic, 0, [record(b"good")], WITHIN_S) == 0
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import pytest
 from pytest_aiohttp.plugin import AiohttpClient
+from yarl import URL
 
 from sidecar.core.errors import SpoolFault, SpoolUnknown
 from sidecar.core.publishing import Delivered, Draft, Outcome, PublishPolicy, TopicPolicy
@@ -87,6 +88,15 @@ async def test_what_is_too_large_for_ever_is_not_to_be_tried_again(
     answer = await client.post(PATH, data=b"x" * size, headers=RAW)
     assert (answer.status, "Retry-After" in answer.headers) == (413, False)
     assert served.desk.taken == []
+
+
+@pytest.mark.parametrize("name", ["%2e", "a%20b", "x" * 250])
+async def test_what_can_not_be_a_topic_is_told_so(served: Served, name: str) -> None:
+    client = await served.client()
+    answer = await client.post(URL(f"/v1/publish/{name}", encoded=True), data=b"x", headers=RAW)
+    said = await answer.json()
+    assert (answer.status, said["type"]) == (404, "urn:breaker-sidecar:unknown-topic")
+    assert "can't be a topic's name" in said["detail"]
 
 
 async def test_bodies_without_a_length_count_as_they_come(served: Served) -> None:
