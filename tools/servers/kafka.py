@@ -131,6 +131,23 @@ class Broker:
         self._process = None
 
 
+COMMON = {
+    "inter.broker.listener.name": "INTERNAL",
+    "controller.listener.names": "CONTROLLER",
+    "auto.create.topics.enable": "false",
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.min.isr": "1",
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "1000",
+    # A dead broker is told apart in seconds, not in Kafka's usual nine.
+    "broker.heartbeat.interval.ms": "500",
+    "broker.session.timeout.ms": "3000",
+    "replica.lag.time.max.ms": "4000",
+    "log.cleaner.dedupe.buffer.size": "4194304",
+}
+"""Properties of every broker, wherever it listens."""
+
+
 class KafkaCluster:
     """A cluster on loopback. A context manager; `start` returns once all brokers serve.
 
@@ -186,20 +203,9 @@ class KafkaCluster:
                 "advertised.listeners": f"CLIENT://127.0.0.1:{told},{listeners[1]}{told_aside}",
                 "listener.security.protocol.map": f"CLIENT:{protocol},INTERNAL:PLAINTEXT,"
                 "CONTROLLER:PLAINTEXT,SIDE:PLAINTEXT",
-                "inter.broker.listener.name": "INTERNAL",
-                "controller.listener.names": "CONTROLLER",
-                "auto.create.topics.enable": "false",
-                "offsets.topic.num.partitions": "4",
                 "offsets.topic.replication.factor": str(min(3, brokers)),
                 "transaction.state.log.replication.factor": str(min(3, brokers)),
-                "transaction.state.log.min.isr": "1",
-                "group.initial.rebalance.delay.ms": "0",
-                "group.min.session.timeout.ms": "1000",
-                # A dead broker is told apart in seconds, not in Kafka's usual nine.
-                "broker.heartbeat.interval.ms": "500",
-                "broker.session.timeout.ms": "3000",
-                "replica.lag.time.max.ms": "4000",
-                "log.cleaner.dedupe.buffer.size": "4194304",
+                **COMMON,
                 **(config or {}),
             }
             text = "".join(f"{key}={value}\n" for key, value in properties.items())
