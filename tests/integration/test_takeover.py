@@ -19,7 +19,7 @@ LIMIT_S = 15.0
 """Consul doubles a session's ttl: by that alone nobody is replaced in less than 17 s."""
 MIDDLE_S = 6.0
 """`python -m bench --only takeover` measures the target, on a machine that does nothing else."""
-RUNS = 5
+RUNS = 3
 
 
 def test_a_killed_evaluator_is_replaced_soon(consul: ConsulServer, prefix: str) -> None:
