@@ -18,6 +18,7 @@ from aiokafka.errors import (
     UnknownTopicOrPartitionError,
     UnsupportedForMessageFormatError,
 )
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from sidecar.core.absence import Presence, agreed
 from sidecar.core.errors import KafkaDenied
@@ -35,6 +36,8 @@ UNKNOWN_AFTER_S: Final = 1.0
 """A topic of which an answering cluster knows nothing for so long isn't there."""
 WITNESSES: Final = 3
 """So many brokers are asked at most whether there is a topic, others each time."""
+PIECE: Final = 200
+"""Of a large batch so many records are written down at once."""
 _POLL_S: Final = 0.1
 _TOO_LARGE: Final = "the topic takes no record of this size: see its max.message.bytes"
 _PERMANENT: Final[dict[type[KafkaError], tuple[Refusal, str]]] = {
@@ -126,18 +129,9 @@ class Publisher:
         """See the port."""
         async with self._using(within_s) as link:
             await self._check(link, topic, partition)
-            batch = link.builder()
-            for record in records:
-                batch.append(
-                    timestamp=record.timestamp_ms,
-                    key=record.key,
-                    value=record.value,
-                    headers=list(record.headers),
-                )
-            batch.close()
             link.sending += 1
             try:
-                return await link.send(batch, topic, partition)
+                return await link.send(await _batch(link, records), topic, partition)
             except BaseException:
                 self._retire(link)
                 raise
@@ -227,6 +221,22 @@ class Publisher:
             self._end_if_done(link)
         if self._ending:
             await asyncio.wait(self._ending, timeout=2 * CLOSE_S)
+
+
+async def _batch(link: Link, records: Sequence[NewRecord]) -> BatchBuilder:
+    """All of them as one; decisions have a turn in between."""
+    batch = link.builder()
+    for at, record in enumerate(records):
+        if at % PIECE == PIECE - 1:
+            await asyncio.sleep(0)
+        batch.append(
+            timestamp=record.timestamp_ms,
+            key=record.key,
+            value=record.value,
+            headers=list(record.headers),
+        )
+    batch.close()
+    return batch
 
 
 def _fault(error: KafkaError | OSError) -> DeliveryFault:
