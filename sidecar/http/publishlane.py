@@ -20,7 +20,7 @@ from sidecar.http import admin, drafts, framing
 from sidecar.http.door import trusted
 from sidecar.http.publish import Held, refusal, told
 from sidecar.http.replies import JSON_HEADERS
-from sidecar.http.settings import LiveSettings, Transport
+from sidecar.http.settings import HttpSettings, LiveSettings, Transport
 from sidecar.http.turns import LATER, MORE, Later, Turns, Waiting
 
 POST: Final = b"POST /v1/publish/"
@@ -61,6 +61,7 @@ class PublishLane:
         "_publishing",
         "_tokens",
         "_transport",
+        "_trusted",
         "_turns",
     )
 
@@ -77,6 +78,8 @@ class PublishLane:
         self._tokens = tokens
         self._live = live
         self._transport: Transport = transport
+        self._trusted: tuple[bytes, HttpSettings] | None = None
+        """The host that was let in last, and the settings it was let in under."""
         self._heads = framing.Heads(JSON_HEADERS)
         self._turns: Turns[Waiting] = Turns(self._turn)
         self._answers: Turns[tuple[_Request, Outcome]] = Turns(self._answer)
@@ -147,8 +150,11 @@ class PublishLane:
         if self._transport == "unix":
             return True
         settings = self._live.current
-        if not trusted(headers[b"host"].decode(), settings.allowed_hosts):
-            return False
+        host = headers[b"host"]
+        if self._trusted != (host, settings):
+            if not trusted(host.decode(), settings.allowed_hosts):
+                return False
+            self._trusted = host, settings
         if settings.admin_token_file is None:
             return settings.open_orders
         return self._tokens.right(settings.admin_token_file, headers.get(b"authorization"))

@@ -317,7 +317,7 @@ class Desk:
         found = self.topics.get(topic)
         if found is None or found.absence.certain or not (found.known or found.unplaced):
             return False
-        if draft.partition is not None and found.beyond(draft.partition) is not None:
+        if _beyond(draft, found.count):
             return False
         found.outstanding += 1
         if self._full(found) is not None:
@@ -378,11 +378,12 @@ class Desk:
     ) -> None:
         """Hand those at some places of a request to their lanes."""
         parts: dict[int, list[Item]] = {}
+        there = topic.count
         for index in places:
             draft, record = drafts[index], records[index]
             if ticket.outcomes[index] is not None:
                 continue  # its idempotency key has an answer
-            if draft.partition is not None and (there := topic.beyond(draft.partition)) is not None:
+            if _beyond(draft, there):
                 said = f"{topic.name} has {there} partitions: there is no {draft.partition}"
                 ticket.settle(index, Refused(Refusal.UNKNOWN_PARTITION, said))
                 continue
@@ -450,6 +451,11 @@ class Desk:
         if self.policy.topic(topic) is None and not left:
             raise SpoolUnknown(f"{topic} is not among `publish.topics`, and nothing of it waits")
         await spool.pause(topic, paused)
+
+
+def _beyond(draft: Draft, there: int | None) -> bool:
+    """Whether it names a partition that isn't there."""
+    return there is not None and draft.partition is not None and draft.partition >= there
 
 
 def _size(record: NewRecord) -> int:

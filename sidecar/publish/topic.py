@@ -206,11 +206,11 @@ class Topic:
         if told != self.placement.partitions and self.placement.learn(told, waiting=self.waiting):
             self.around.telemetry.event(names.PUBLISH_PARTITIONS, topic=self.name, partitions=told)
 
-    def beyond(self, partition: int) -> int | None:
-        """How many partitions there are, where that one isn't among them; else None."""
+    @property
+    def count(self) -> int | None:
+        """How many partitions there are, by all that was heard; None: nobody has said."""
         told = self._asked.partitions(self.name) or 0
-        known = max(told, self.placement.partitions or 0)
-        return known if known and partition >= known else None
+        return max(told, self.placement.partitions or 0) or None
 
     def place(self, draft: Draft, size: int) -> int:
         """The partition of a record, chosen now and for good."""
