@@ -23,6 +23,9 @@ from sidecar.http.replies import JSON_HEADERS
 from sidecar.http.settings import HttpSettings, LiveSettings, Transport
 from sidecar.http.turns import LATER, MORE, Later, Turns, Waiting
 
+MAX_REMEMBERED: Final = 256
+"""Heads known by their bytes. Past it all are forgotten: each record has a key of its own, say."""
+MAX_REMEMBERED_BYTES: Final = 512
 POST: Final = b"POST /v1/publish/"
 """How every record begins."""
 _RECORD = re.compile(POST + rb"([A-Za-z0-9._-]{1,249}) HTTP/1\.1\r\n" + framing.HEADERS)
@@ -42,6 +45,8 @@ class _Form(NamedTuple):
     key: bytes | None
     partition: int | None
     headers: Headers
+    host: bytes
+    authorization: bytes | None
 
 
 class PublishLane:
@@ -55,6 +60,7 @@ class PublishLane:
 
     __slots__ = (
         "_answers",
+        "_forms",
         "_heads",
         "_held",
         "_live",
@@ -80,6 +86,7 @@ class PublishLane:
         self._transport: Transport = transport
         self._trusted: tuple[bytes, HttpSettings] | None = None
         """The host that was let in last, and the settings it was let in under."""
+        self._forms: dict[bytes, _Form] = {}
         self._heads = framing.Heads(JSON_HEADERS)
         self._turns: Turns[Waiting] = Turns(self._turn)
         self._answers: Turns[tuple[_Request, Outcome]] = Turns(self._answer)
@@ -121,43 +128,30 @@ class PublishLane:
         return LATER
 
     def _read(self, head: bytes) -> _Form | None:
-        if len(head) > framing.MAX_HEAD:
+        form = self._forms.get(head) or _form(head)
+        if form is None or not self._may(form):
             return None
-        found = _RECORD.fullmatch(head)
-        headers = framing.headers(found.group(2)) if found is not None else None
-        if found is None or headers is None or not _ELSEWHERE.isdisjoint(headers):
+        policy = self._publishing.policy.topic(form.topic)
+        if policy is None or policy.breaker is not None:
             return None
-        length = framing.length(headers)
-        if not length or headers.get(b"content-type", _RAW) != _RAW or not self._may(headers):
-            return None
-        partition = headers.get(b"kafka-partition")
-        if partition is not None and (not partition.isdigit() or len(partition) > 5):
-            return None
-        topic = found.group(1).decode()
-        policy = self._publishing.policy.topic(topic)
-        if policy is None or policy.breaker is not None or topic in {".", ".."}:
-            return None
-        return _Form(
-            topic,
-            length,
-            headers.get(b"kafka-key"),
-            int(partition) if partition is not None else None,
-            _own(found.group(2)) if _OWN in found.group(2).lower() else (),
-        )
+        if len(head) <= MAX_REMEMBERED_BYTES:
+            if len(self._forms) >= MAX_REMEMBERED:
+                self._forms.clear()
+            self._forms[head] = form
+        return form
 
-    def _may(self, headers: framing.Found) -> bool:
+    def _may(self, form: _Form) -> bool:
         """Whether they come from someone who may publish; where that isn't plain, no."""
         if self._transport == "unix":
             return True
         settings = self._live.current
-        host = headers[b"host"]
-        if self._trusted != (host, settings):
-            if not trusted(host.decode(), settings.allowed_hosts):
+        if self._trusted != (form.host, settings):
+            if not trusted(form.host.decode(), settings.allowed_hosts):
                 return False
-            self._trusted = host, settings
+            self._trusted = form.host, settings
         if settings.admin_token_file is None:
             return settings.open_orders
-        return self._tokens.right(settings.admin_token_file, headers.get(b"authorization"))
+        return self._tokens.right(settings.admin_token_file, form.authorization)
 
     # --- answers ---------------------------------------------------------------------------
 
@@ -190,6 +184,29 @@ class _Request:
     def answered(self, outcome: Outcome) -> None:
         """The outcome is there."""
         self._lane.done(self, outcome)
+
+
+def _form(head: bytes) -> _Form | None:
+    """What a plain head says; None: it isn't plain."""
+    found = _RECORD.fullmatch(head) if len(head) <= framing.MAX_HEAD else None
+    headers = framing.headers(found.group(2)) if found is not None else None
+    if found is None or headers is None or not _ELSEWHERE.isdisjoint(headers):
+        return None
+    length, topic = framing.length(headers), found.group(1).decode()
+    if not length or headers.get(b"content-type", _RAW) != _RAW or topic in {".", ".."}:
+        return None
+    partition = headers.get(b"kafka-partition")
+    if partition is not None and (not partition.isdigit() or len(partition) > 5):
+        return None
+    return _Form(
+        topic,
+        length,
+        headers.get(b"kafka-key"),
+        int(partition) if partition is not None else None,
+        _own(found.group(2)) if _OWN in found.group(2).lower() else (),
+        headers[b"host"],
+        headers.get(b"authorization"),
+    )
 
 
 def _own(block: bytes) -> Headers:

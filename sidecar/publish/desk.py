@@ -86,7 +86,7 @@ class Desk:
         self._answering: set[asyncio.Task[list[Outcome]]] = set()
         self._waiting: set[Ticket] = set()
         """Whose senders want to hear of Kafka, also where a record went to the spool."""
-        self._handed: dict[Ticket, asyncio.TimerHandle] = {}
+        self._handed: dict[int, tuple[Ticket, asyncio.TimerHandle]] = {}
         """What came by `hand_over` and has no answer, and when it gets one at latest."""
 
     @property
@@ -219,7 +219,7 @@ class Desk:
             self._opening.cancel()
         for task in list(self._answering):
             task.cancel()
-        for ticket in list(self._handed):
+        for ticket, _ in list(self._handed.values()):
             ticket.finish(NOTHING)
         if self._around.pair is not None:
             await self._around.pair.close()
@@ -323,19 +323,22 @@ class Desk:
         if self._full(found) is not None:
             found.outstanding -= 1
             return False
-        ticket = Ticket(1, found.settled, delivered=False)
-        self._handed[ticket] = asyncio.get_running_loop().call_later(
-            self.policy.timeout_s, ticket.finish, NOTHING
-        )
-        ticket.done.add_done_callback(lambda _: self._answered_one(ticket, answered))
+
+        # By its number, so that nothing refers to itself and memory is free again at once.
+        number = self._records + 1
+
+        def settled(outcomes: Sequence[Outcome]) -> None:
+            self._handed.pop(number)[1].cancel()
+            found.settled(outcomes)
+            answered(outcomes[0])
+
+        ticket = Ticket(1, settled, delivered=False)
+        timer = asyncio.get_running_loop().call_later(self.policy.timeout_s, ticket.finish, NOTHING)
+        self._handed[number] = ticket, timer
         record = self._record(draft, self._around.wall(), None)
         found.lane(found.place(draft, _size(record))).put([(record, ticket, 0)])
         self._keep_placement(found)
         return True
-
-    def _answered_one(self, ticket: Ticket, answered: Callable[[Outcome], None]) -> None:
-        self._handed.pop(ticket).cancel()
-        answered(ticket.outcomes[0] or NOTHING)
 
     def _full(self, topic: Topic) -> Refused | None:
         if self._closing:

@@ -263,7 +263,9 @@ class Topic:
     def settled(self, outcomes: Sequence[Outcome]) -> None:
         """A request has its outcomes: count them, and tell a sample of what was lost."""
         self.outstanding -= len(outcomes)
-        for kind, records in Counter(map(type, outcomes)).items():
+        # Most requests have one record, and there are many of them.
+        kinds = Counter(map(type, outcomes)) if len(outcomes) > 1 else {type(outcomes[0]): 1}
+        for kind, records in kinds.items():
             self.around.telemetry.count(
                 names.PUBLISH_RECORDS, records, topic=self.label, outcome=_TOLD[kind]
             )

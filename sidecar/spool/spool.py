@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -289,11 +290,26 @@ class _Relay:
     def __init__(self, telemetry: Telemetry, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._telemetry = telemetry
+        self._calls: deque[Callable[[], object]] = deque()
+        self._waking = False
+        """The loop has been told that there are calls, and hasn't begun with them."""
 
     def soon(self, what: Callable[..., object], *args: object) -> None:
-        """Have it called on the loop; nothing happens where that is closed."""
-        with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(what, *args)
+        """Have it called on the loop, in order; nothing happens where that is closed."""
+        self._calls.append(partial(what, *args))
+        if not self._waking:
+            self._waking = True
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self._call)
+
+    def _call(self) -> None:
+        self._waking = False  # before the first: one that comes behind the last must wake us again
+        try:
+            while self._calls:
+                self._calls.popleft()()
+        finally:
+            if self._calls:  # one that failed must not keep the others
+                self.loop.call_soon(self._call)
 
     def count(self, metric: str, amount: float = 1, /, **labels: str) -> None:
         """Add to a counter."""
