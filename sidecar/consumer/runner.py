@@ -35,6 +35,8 @@ T = TypeVar("T")
 
 WATCH_S = 0.25
 """How often handlers are looked at that may have taken too long."""
+STILL_S = 2.0
+"""An event loop that stands still for so long is told of: Kafka drops members that don't answer."""
 
 
 class RunnerFailed(Exception):
@@ -284,10 +286,19 @@ class Runner(Generic[T]):
 
     async def _watch(self) -> None:
         """Cancel what takes too long, and end with what must not have happened."""
+        clock = asyncio.get_running_loop().time
         while self._mover.fault is None:
             self._workers.seats.watch()
             self.flow.told.tell()
+            began = clock()
             await asyncio.sleep(WATCH_S)
+            still_s = clock() - began - WATCH_S
+            if still_s > STILL_S:
+                self.flow.told.note(
+                    "stood still",
+                    f"for {still_s:.1f} s: a handler that blocks the event loop (run it in a "
+                    "thread), or a machine that slept; Kafka hears nothing from here meanwhile",
+                )
         raise RunnerFailed("an event could not be moved") from self._mover.fault
 
     async def _until_stopped(self, tasks: list[asyncio.Task[None]]) -> None:

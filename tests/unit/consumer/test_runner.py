@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections.abc import Awaitable, Collection
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,27 @@ async def test_whatever_gives_something_to_await_is_a_handler(around: Any) -> No
     running = runner(around(inner), source)
     task = asyncio.create_task(running.run(signals=False))
     await poll_until(lambda: inner.handled == [0, 1, 2, 3, 4], PATIENCE_S, "all are handled")
+    running.stop()
+    await asyncio.wait_for(task, PATIENCE_S)
+
+
+async def test_a_handler_that_blocks_the_loop_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sidecar.consumer.runner.STILL_S", 0.3)
+
+    async def handle(event: Event[bytes]) -> None:
+        time.sleep(1.0)  # noqa: ASYNC251 - which is what must not be done
+
+    source = FakeSource()
+    source.add(Rec())
+    running = runner(handle, source)
+    task = asyncio.create_task(running.run(signals=False))
+
+    def told() -> bool:
+        return any(one.getMessage().startswith("stood still: for ") for one in caplog.records)
+
+    await poll_until(told, PATIENCE_S, "it is told")
     running.stop()
     await asyncio.wait_for(task, PATIENCE_S)
 
