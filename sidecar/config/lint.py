@@ -131,6 +131,13 @@ def _breaker(breaker: Breaker) -> Iterator[str]:
             f"{at}.{key}: {least} may be below the number of"
             " reporters; a single failure of a few of them rejects all traffic"
         )
+    missing = breaker.signals.missing
+    if missing is not None and _FEW <= least < (missing.min_consumers or 0):
+        yield (
+            f"{at}.{key}: {least} is below the number of reporters, at least"
+            f" {missing.min_consumers} by signals.missing.min_consumers; a single failure of each"
+            " rejects all traffic"
+        )
     if breaker.report_interval_s > 3 * breaker.evaluation_interval_s:
         yield (
             f"{at}.report_interval: {dur(breaker.report_interval_s)} is more than three times"

@@ -155,13 +155,18 @@ def _breaker(name: str, merged: Layer) -> model.Breaker:
     return model.Breaker(**values)
 
 
+def _around(merged: Layer, path: Path, source: str) -> Origin:
+    """Where something is missing: the line of the innermost section that is there."""
+    above = (merged.sections.get(path[:depth]) for depth in range(len(path) - 1, 0, -1))
+    line = next((origin.line for origin in above if origin is not None), None)
+    return Origin(source, line, ".".join(path))
+
+
 def _relate(config: Config, merged: Layer, source: str, faults: Collector) -> None:
     """Note the rules between settings that are broken, but for those around a bad value."""
     for clash in clashes(config):
         if merged.bad.isdisjoint(clash.paths):
             written = [merged.given[path] for path in clash.paths if path in merged.given]
-            origin = (
-                written[0].origin if written else Origin(source, None, ".".join(clash.paths[0]))
-            )
+            origin = written[0].origin if written else _around(merged, clash.paths[0], source)
             rank = written[0].rank if written else FILE_RANK
             faults.add(rank, origin, clash.problem, clash.fix)

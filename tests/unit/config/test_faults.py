@@ -379,6 +379,11 @@ def test_what_lag_cannot_do_without(text: str, key: str, problem: str) -> None:
     assert (fault.key, fault.problem) == (key, f"is missing: {problem}")
 
 
+def test_what_is_missing_has_the_line_of_what_it_is_missing_in() -> None:
+    (fault,) = faults_of("breakers:\n  a:\n    signals:\n      slow: {for: 5s}\n")
+    assert (fault.key, fault.line) == ("breakers.a.signals.slow.max_latency", 4)
+
+
 def test_secrets_are_never_repeated() -> None:
     found = faults_of('consul: {token: "s3cret\\x01"}', BREAKER_SIDECAR__CONSUL__TOKN="s3cret")
     assert len(found) == 2

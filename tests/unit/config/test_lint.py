@@ -37,6 +37,10 @@ LAG = """\
         ("consul: {token: a, token_file: b}", "consul.token"),
         ("consul: {token_file: b, address: '10.0.0.1:8500'}", "consul.address"),
         ("breakers: {a: {failure_threshold: 2}}", "breakers.a.failure_threshold"),
+        (
+            "breakers: {a: {failure_threshold: 5, signals: {missing: {min_consumers: 6}}}}",
+            "breakers.a.failure_threshold",
+        ),
         ("breakers: {a: {auto_threshold: {cap: 99}}}", "breakers.a.auto_threshold"),
         (
             "breakers: {a: {failure_threshold: auto, auto_threshold: {floor: 1}}}",
