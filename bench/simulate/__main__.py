@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench.simulate.day import day
 from bench.simulate.plots import draw
+from bench.simulate.policies import FULL_S, START_S
 from bench.simulate.scenarios import POLICIES, SCENARIOS, Figures, Run, run, summed_up
 from bench.simulate.table import render, told
 
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         learned = day(1)
     if chosen.json:
         figures = {
+            "shed": {"start_s": START_S, "full_s": FULL_S},
             "policies": [asdict(row) for row in rows],
             "auto": asdict(learned) if learned is not None else None,
         }

@@ -186,6 +186,7 @@ def test_the_figures_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     figures = json.loads(capsys.readouterr().out)
     assert [row["policy"] for row in figures["policies"]] == list(POLICIES)
     assert figures["policies"][0]["goodput"] is None  # nothing could be handled
+    assert figures["shed"]["full_s"] == FULL_S, "what peaks are held against"
     assert figures["auto"] is None, "it was not asked for"
 
 
