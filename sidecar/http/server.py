@@ -78,14 +78,12 @@ def build_app(
     app[SETTINGS], app[WAITERS] = live, waiters
     app[FEED] = feed or Feed(backend.board, now)
     reporting = Reporting(backend, live, transport)
-    answers, tokens, held = Answers(), admin.Tokens(now), held or Held()
-    app[LANE] = Lane(
-        backend.board,
-        answers,
-        now,
-        reports=ReportLane(backend, live, transport),
-        records=PublishLane(publishing, held, tokens, live, transport) if publishing else None,
+    answers = Answers()
+    publish, records = _publish(
+        publishing, backend, answers, held or Held(), now=now, live=live, transport=transport
     )
+    reports = ReportLane(backend, live, transport)
+    app[LANE] = Lane(backend.board, answers, now, reports=reports, records=records)
     histories = Histories(backend, now)
     overview = Overview(backend, histories, now)
     parts: tuple[_Part, ...] = (
@@ -95,16 +93,7 @@ def build_app(
         StatusPage(overview, histories),
         Orders(backend, live, transport),
         reporting,
-        Publish(
-            publishing,
-            backend,
-            answers=answers,
-            held=held,
-            now=now,
-            tokens=tokens,
-            settings=live,
-            transport=transport,
-        ),
+        publish,
         Probes(backend, live, metrics, now),
         Description(settings.version),
     )
@@ -112,6 +101,32 @@ def build_app(
     app.on_shutdown.append(_let_go)
     app.on_cleanup.append(reporting.drain)
     return app
+
+
+def _publish(
+    publishing: Publishing | None,
+    backend: Backend,
+    answers: Answers,
+    held: Held,
+    *,
+    now: Callable[[], float],
+    live: LiveSettings,
+    transport: Transport,
+) -> tuple[Publish, PublishLane | None]:
+    """The two ways in for records, which know the same tokens and count the same bytes."""
+    tokens = admin.Tokens(now)
+    usual = Publish(
+        publishing,
+        backend,
+        answers=answers,
+        held=held,
+        now=now,
+        tokens=tokens,
+        settings=live,
+        transport=transport,
+    )
+    lane = PublishLane(publishing, held, tokens, live, transport) if publishing else None
+    return usual, lane
 
 
 def build_diagnostics(
