@@ -85,21 +85,24 @@ class Protocol(RequestHandler):
             route = self._route
             cell = route.cell
             if cell.decision is route.decision:
-                # What follows is `admit`, written out: its calls would cost as much as the rest.
+                # What follows is `admit`, written out: its calls would cost as much as the rest. The
+                # answer goes first; nobody else has a turn before it is counted.
                 spread = route.spread
                 if spread is None:
+                    self._write(route.admission)
                     cell.admitted += 1
-                    reply = route.admission
-                elif (ahead := spread.ahead + route.millionths) < UNIT:
+                elif not (millionths := route.millionths):
+                    self._write(route.rejection)
+                    cell.rejected += 1
+                elif (ahead := spread.ahead + millionths) < UNIT:
+                    self._write(route.rejection)
                     spread.ahead = ahead
                     cell.rejected += 1
-                    reply = route.rejection
                 else:
+                    self._write(route.admission)
                     spread.ahead = ahead - UNIT
                     cell.admitted += 1
-                    reply = route.admission
                 self._next_keepalive_close_time = route.idle_until
-                self._write(reply)
                 return
         self._take(data)
 

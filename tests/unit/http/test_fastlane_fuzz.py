@@ -209,36 +209,50 @@ requests = st.sampled_from(
 ).flatmap(lambda strategy: strategy)
 
 
-between: st.SearchStrategy[Happening | None] = st.sampled_from(
-    [
-        *[None] * 12,
-        *[0.3, 1.0, "opens", "closes", "halves", "goes", "comes", "answers 403"],
-    ]
+changes: st.SearchStrategy[Happening] = st.sampled_from(
+    [0.3, 1.0, "opens", "closes", "halves", "goes", "comes", "answers 403"]
 )
+
+
+@st.composite
+def again(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> list[bytes]:
+    """The same more than once, as producers ask."""
+    asked = [draw(plain), *draw(st.lists(whole, max_size=3))]
+    return [one for one in asked for _ in range(draw(st.integers(1, 4)))]
+
+
+@st.composite
+def changing(draw: st.DrawFn) -> list[bytes | Happening]:
+    """Plain requests, again and again, while something changes.
+
+    Only whole ones: aiohttp looks a breaker up when it has a head, the lane when it has all.
+    """
+    said: list[bytes | Happening] = []
+    for one in draw(again(st.one_of(plain, report))):
+        said += [one, draw(changes)] if draw(st.integers(0, 2)) == 0 else [one]
+    return said
 
 
 @st.composite
 def conversations(draw: st.DrawFn) -> Conversation:
     """What may be said over one connection."""
-    asked = draw(st.lists(requests, min_size=1, max_size=4))
-    how = draw(st.sampled_from(["each", "each", "again", "again", "apart", "pipelined", "cut"]))
-    if how == "pipelined":
-        asked = [b"".join(asked)]
-    elif how == "again":  # the same more than once, as producers ask
-        first = draw(plain)
-        asked = [one for one in [first, *asked] for _ in range(draw(st.integers(1, 4)))]
-    elif how == "apart":  # head and body
-        parts = [whole.partition(b"\r\n\r\n") for whole in asked]
-        asked = [part for head, end, body in parts for part in (head + end, body)]
-    elif how == "cut":
-        whole = b"".join(asked)
-        cuts = sorted(draw(st.lists(st.integers(0, len(whole)), min_size=1, max_size=3)))
-        asked = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-    said: list[bytes | Happening] = []
-    for part in asked:
-        what = draw(between) if how in {"each", "again"} else None
-        said += [what] if what is not None else []
-        said += [part] if part else []
+    how = draw(st.sampled_from(["each", "each", "again", "changing", "apart", "pipelined", "cut"]))
+    if how == "changing":
+        said = draw(changing())
+    else:
+        asked = draw(
+            again(requests) if how == "again" else st.lists(requests, min_size=1, max_size=4)
+        )
+        if how == "pipelined":
+            asked = [b"".join(asked)]
+        elif how == "apart":  # head and body
+            parts = [whole.partition(b"\r\n\r\n") for whole in asked]
+            asked = [part for head, end, body in parts for part in (head + end, body)]
+        elif how == "cut":
+            whole = b"".join(asked)
+            cuts = sorted(draw(st.lists(st.integers(0, len(whole)), min_size=1, max_size=3)))
+            asked = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+        said = [part for part in asked if part]
     return said, draw(st.booleans()), draw(st.sampled_from([0.0, 0.0, 0.3, 1.0]))
 
 

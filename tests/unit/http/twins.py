@@ -143,6 +143,7 @@ class Side:
             self.alarms.move(what)
             return
         self.disturbed = True
+        self.board.synced(self.clock.now)
         seq = self.board.cells["default"].seq + 1
         match what:
             case "opens":
