@@ -85,8 +85,8 @@ class Protocol(RequestHandler):
             route = self._route
             cell = route.cell
             if cell.decision is route.decision:
-                # What follows is `admit`, written out: its calls would cost as much as the rest. The
-                # answer goes first; nobody else has a turn before it is counted.
+                # What follows is `admit`, written out: calls would cost as much as all the rest.
+                # The answer goes first; nobody else has a turn before it is counted.
                 spread = route.spread
                 if spread is None:
                     self._write(route.admission)
