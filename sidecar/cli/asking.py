@@ -88,7 +88,7 @@ def report(  # noqa: PLR0917 - click passes its options by name
 ) -> None:
     """Report how the last interval went.
 
-    With --every it goes on until Ctrl-C, and then withdraws.
+    With --every it goes on until Ctrl-C or SIGTERM, and then withdraws.
     """
     post = {"instance": instance, "count_ok": _plain(ok), "count_fail": _plain(fail)}
     if every is None:
@@ -96,7 +96,8 @@ def report(  # noqa: PLR0917 - click passes its options by name
         click.echo(f"reported {post['count_ok']} ok, {post['count_fail']} failed", err=True)
         return
     try:
-        _repeat(client, name, post, max(every, 0.05))
+        with options.sigterm_is_ctrl_c():
+            _repeat(client, name, post, max(every, 0.05))
     except KeyboardInterrupt:
         _goodbye(client, name, instance)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -115,6 +117,16 @@ def _client(ctx: click.Context, param: click.Parameter, value: str | None) -> Cl
         return Client(places(value), ctx.meta["deadline_s"])
     except AddressError as error:
         raise click.BadParameter(str(error), ctx, param) from error
+
+
+@contextmanager
+def sigterm_is_ctrl_c() -> Iterator[None]:
+    """Whoever goes on until Ctrl-C ends as well in good order when a supervisor stops it."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def path_of(prefix: str, name: str | None, *more: str) -> str:

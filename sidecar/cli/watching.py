@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from time import time as wall
 from typing import Any
 
@@ -129,7 +130,7 @@ def _history_row(entry: dict[str, Any]) -> tuple[object, ...]:
 @options.sidecar
 def watch(name: str | None, output: str, client: Client) -> None:
     """Print every transition and every override's begin and end as they happen, until Ctrl-C."""
-    try:
+    with suppress(KeyboardInterrupt), options.sigterm_is_ctrl_c():
         follower = Follower(client, name)
         for item in follower.known.values():
             said = f"{item.get('name')} is {words.state(item)} since {item.get('since')}"
@@ -138,8 +139,6 @@ def watch(name: str | None, output: str, client: Client) -> None:
                 click.echo(loud(f"{item.get('name')} is {forced}"), err=True)
         for entry in follower.events():
             click.echo(json.dumps(entry) if output == "json" else _line(entry))
-    except KeyboardInterrupt:
-        return
 
 
 def _line(entry: dict[str, Any]) -> str:

@@ -162,7 +162,10 @@ def until(true: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def test_reporting_goes_on_and_ends_with_a_goodbye(sidecar: Canned) -> None:
+@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM])
+def test_reporting_goes_on_and_ends_with_a_goodbye(
+    sidecar: Canned, ended_by: signal.Signals
+) -> None:
     unavailable = (503, {"type": "urn:breaker-sidecar:store-unavailable", "detail": "later"})
     sidecar.replies["POST /v1/report"] = [
         (202, {"accepted": True}),
@@ -180,7 +183,7 @@ def test_reporting_goes_on_and_ends_with_a_goodbye(sidecar: Canned) -> None:
     )
     try:
         until(lambda: len(sidecar.asked) >= 6)
-        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, ended_by)
         out, err = process.communicate(timeout=20)
     finally:
         process.kill()

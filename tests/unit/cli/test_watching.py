@@ -398,5 +398,5 @@ def test_where_no_stream_is_to_be_had_it_asks_again_and_again(sidecar: Canned) -
         sidecar.replies["GET /v1/breakers/default"] = (200, breaker())
         assert "answers again" in process.stderr.readline()
         assert json.loads(process.stdout.readline())["to"] == "CLOSED"
-        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, signal.SIGTERM)
         assert process.wait(20) == 0
