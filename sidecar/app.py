@@ -86,8 +86,6 @@ class Daemon:
             role=config.role,
         )
         self._registrar = compose.registrar(config, around)
-        path = config.listen.state_file
-        self._state_file = StateFile(around, path) if path is not None else None
         self._timer: asyncio.TimerHandle | None = None
         self._telling: asyncio.TimerHandle | None = None
         self._first_look = asyncio.Event()
@@ -153,8 +151,7 @@ class Daemon:
                 await self._desk.start(FIRST_LOOK_S)
             await self._look_first()
             await self._listeners.start()
-            if self._state_file is not None:
-                self._tasks.start("state file", self._state_file.run)
+            await self._keep_file()
         except (ListenFailed, SpoolFault) as fault:
             self.telemetry.event(names.START_FAILED, level="error", error=str(fault))
             await self._end()
@@ -266,6 +263,13 @@ class Daemon:
         for name, task in tasks.items():
             self._tasks.start(name, task)
 
+    async def _keep_file(self) -> None:
+        """Keep the state file that is configured now, and no other."""
+        await self._tasks.stop("state file")
+        path = self._config.listen.state_file
+        if path is not None:
+            self._tasks.start("state file", StateFile(self._around, path).run)
+
     # --- reload ----------------------------------------------------------------------------
 
     def _hup(self) -> None:
@@ -285,6 +289,7 @@ class Daemon:
         for warning in warnings(config):
             self.telemetry.event(names.CONFIG_WARNING, level="warning", warning=warning)
         pending = compose.restart_needed(self._config, config)
+        moved = config.listen.state_file != self._config.listen.state_file
         self._config = config
         self.board.reconfigure(
             policies(config),
@@ -302,6 +307,8 @@ class Daemon:
         self._watch.look_again()
         self._tasks.start("watch", self._watch.run)
         await self._ask_kafka()
+        if moved:
+            await self._keep_file()
         self._metrics.reloaded(ok=True)
         self._changed()
         self.telemetry.event(

@@ -123,16 +123,18 @@ def restart_needed(old: Config, new: Config) -> list[str]:
     """Keys that differ and only take effect at the next start."""
     found = [
         key
-        for key in ("store", "data_dir", "kafka", "kafka_second")
+        for key in ("store", "data_dir", "kafka_second")
         if getattr(old, key) != getattr(new, key)
     ]
+    if old.publish is not None and old.kafka != new.kafka:
+        found.append("kafka")  # what reads lag and sends canaries asks the new one at once
     if old.spool != new.spool:
         found.append("spool")
     if (old.publish is None) != (new.publish is None):
         found.append("publish")
     found += [
         f"listen.{key}"
-        for key in ("address", "socket", "socket_mode", "state_file", "diagnostics", "allow_remote")
+        for key in ("address", "socket", "socket_mode", "diagnostics", "allow_remote")
         if getattr(old.listen, key) != getattr(new.listen, key)
     ]
     live = {"session_ttl_s", "lock_delay_s", "fast_takeover_s", "on_loss", "max_stale_s"}

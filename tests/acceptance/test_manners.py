@@ -373,6 +373,33 @@ def test_an_invalid_reload_is_refused_whole() -> None:
         poll_until_sync(lambda: series(daemon.get("/metrics"))[RELOADED] == 1, 3, "mended")
 
 
+def test_a_reload_moves_the_state_file_and_asks_another_kafka(tmp_path: Path) -> None:
+    """Neither waits for a restart; what is no longer named is taken away."""
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    flow = timing(topic="t", group="g", signals={"lag": True})
+    with Daemon({**MEMORY, "listen": {"state_file": str(first)}}) as daemon:
+        poll_until_sync(first.exists, 5, "it is kept")
+        nowhere = f"127.0.0.1:{free_port()}"
+        moved = {
+            "listen": {"state_file": str(second)},
+            "kafka": {"bootstrap_servers": nowhere},
+            "breakers": {"default": flow},
+        }
+        daemon.configure({**MEMORY, **moved})
+        daemon.send_signal(signal.SIGHUP)
+        poll_until_sync(lambda: second.exists() and not first.exists(), 5, "it has moved")
+
+        def lag() -> str:
+            found = daemon.get("/v1/breakers/default").body["signals"] or ()
+            return "".join(signal["detail"] for signal in found if signal["name"] == "lag")
+
+        poll_until_sync(lambda: "reached" in lag(), 20, "the new Kafka is asked")
+        assert events(daemon, "config_reloaded")[0]["restart_needed_for"] == []
+        daemon.configure(MEMORY)
+        daemon.send_signal(signal.SIGHUP)
+        poll_until_sync(lambda: not second.exists(), 5, "it is gone")
+
+
 # --- speaking ---------------------------------------------------------------------------------
 
 

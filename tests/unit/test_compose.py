@@ -96,6 +96,8 @@ def test_a_frozen_store_is_noticed_within_half_of_max_stale(tmp_path: Path) -> N
         ("consul: {address: '127.0.0.1:8600'}", ["consul.address"]),
         ("consul: {state_prefix: other}", ["consul.state_prefix"]),
         ("consul: {token: secret}", ["consul.token"]),
+        ("store: consul\nlisten: {state_file: /tmp/state.json}", []),
+        ("store: consul\nkafka: {bootstrap_servers: a}", []),
         ("store: consul\nregister: {name: api, tags: [a]}", ["register.name", "register.tags"]),
     ],
 )
