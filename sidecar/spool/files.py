@@ -5,6 +5,7 @@ Tests put a disk here that fills up, fails its syncs, or forgets at a power cut 
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -18,6 +19,8 @@ class Files:
         """Make a folder that only its owner may enter, durably; one that is there is fine."""
         if path.is_dir():
             return
+        if path.exists():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
         self.make_folder(path.parent)
         path.mkdir(mode=0o700, exist_ok=True)
         self.sync_folder(path.parent)

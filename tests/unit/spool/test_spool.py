@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.core.errors import SpoolClosed, SpoolDiskFull, SpoolFull, SpoolTaken
+from sidecar.core.errors import SpoolClosed, SpoolDiskFull, SpoolFault, SpoolFull, SpoolTaken
 from sidecar.core.spooling import Accepted, Adopted, Claim, Idempotency, Spool, SpoolSettings
 from sidecar.spool import spool as module
 from sidecar.spool.files import Files
@@ -252,6 +252,12 @@ async def test_a_key_whose_record_was_refused_is_free_again(tmp_path: Path) -> N
     spool.keys.abandon("t", "a")
     assert await spool.keys.claim("t", A, AT) is Claim.YOURS
     await spool.close()
+
+
+async def test_what_is_no_folder_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    with pytest.raises(SpoolFault, match="plain: Not a directory"):
+        await opened(tmp_path / "plain")
 
 
 # --- adoption -----------------------------------------------------------------------------------
