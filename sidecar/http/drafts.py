@@ -31,6 +31,7 @@ NOT_RAW: Final = ("text/plain", "multipart/form-data", "application/x-www-form-u
 OTHER_BATCHES: Final = "application/vnd.kafka."
 """Batches in shapes that aren't known here: as one raw record they would be a nasty surprise."""
 LISTS: Final = ("records", "entries")
+MEND: Final = '; key and value are {"type": "BINARY", "STRING" or "JSON", "data": …}, or null'
 MAX_RECORDS: Final = 10_000
 PIECE_BYTES: Final = 32 * 1024
 """Lines are read so many bytes at once, or one where it is longer."""
@@ -266,7 +267,9 @@ def _draft_of(raw: bytes | msgspec.Raw) -> Drafted:
     try:
         return _draft(_record.decode(raw))
     except _FAULTS as error:
-        return Refused(Refusal.INVALID, f"not a record: {_words(error)}")
+        said = _words(error)
+        mend = MEND if "`$.key" in said or "`$.value" in said else ""
+        return Refused(Refusal.INVALID, f"not a record: {said}{mend}")
 
 
 def _words(error: Exception) -> str:

@@ -172,6 +172,13 @@ def test_a_bad_record_costs_itself_alone() -> None:
     assert [type(draft) for draft in drafts(LINES, lines)] == [type(draft) for draft in found]
 
 
+@pytest.mark.parametrize("record", [{"value": {"a": 1}}, {"key": "k"}, {"value": [1]}])
+def test_who_sends_bare_values_is_told_what_they_are_to_be(record: object) -> None:
+    (refused,) = drafts(JSON, msgspec.json.encode(record))
+    assert isinstance(refused, Refused)
+    assert '"STRING"' in refused.detail
+
+
 def test_lines() -> None:
     body = b'{"value":{"type":"STRING","data":"1"}}\n\n{"value":{"type":"STRING","data":"2"}}'
     assert handed(LINES, body) == ([Draft(None, b"1", ()), Draft(None, b"2", ())], False)
