@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol
 
@@ -13,7 +12,6 @@ from sidecar.core.idempotency import MemoryKeys
 from sidecar.core.outage import Fate, Outage, fate
 from sidecar.core.publishing import (
     ANY_TOPIC,
-    ID_HEADER,
     Carrier,
     DeliveryFault,
     Draft,
@@ -25,24 +23,23 @@ from sidecar.core.publishing import (
     Refused,
     TopicPolicy,
 )
-from sidecar.core.spooling import Idempotency, Keys, NewRecord, Spool
+from sidecar.core.spooling import Keys, Spool
 from sidecar.publish.around import Around
 from sidecar.publish.claims import Claims
-from sidecar.publish.lane import OVERHEAD, PIECE, Lane
+from sidecar.publish.lane import Lane
 from sidecar.publish.pair import Pair
 from sidecar.publish.placements import Placements
 from sidecar.publish.replay import Replay
 from sidecar.publish.sight import Sight
-from sidecar.publish.ticket import Item, Ticket
+from sidecar.publish.ticket import Ticket
 from sidecar.publish.topic import Topic
+from sidecar.publish.writing import Writer, beyond, place, size_of
 from sidecar.telemetry import names
 
 PROBE_S: Final = 5.0
 """How often Kafka is asked whether it is there, for the topics that want to know beforehand."""
 ADOPT_S: Final = 60.0
 """How often spools that others have left are looked for."""
-PLACED: Final = 1_000
-"""Of one request so many records are placed before others have a turn."""
 NOTHING: Final = Refused(Refusal.UNKNOWN_OUTCOME, "there was no word of it in time")
 LEFT_OVER: Final = TopicPolicy(outage=Outage.SPOOL_FAILED)
 """How a topic is replayed that the spool still holds and nobody publishes to any more."""
@@ -79,8 +76,7 @@ class Desk:
         self._keys: Keys = around.spool.keys if around.spool is not None else MemoryKeys()
         self.topics: dict[str, Topic] = {}
         self.sight = Sight(around, self.topics)
-        self._run = os.urandom(8).hex()
-        self._records = 0
+        self._writer = Writer()
         self._closing = False
         self._replaying: set[str] = set()
         self._answering: set[asyncio.Task[list[Outcome]]] = set()
@@ -317,7 +313,7 @@ class Desk:
         found = self.topics.get(topic)
         if found is None or found.absence.certain or not (found.known or found.unplaced):
             return False
-        if _beyond(draft, found.count):
+        if beyond(draft, found.count):
             return False
         found.outstanding += 1
         if self._full(found) is not None:
@@ -325,7 +321,7 @@ class Desk:
             return False
 
         # By its number, so that nothing refers to itself and memory is free again at once.
-        number = self._records + 1
+        number = self._writer.count + 1
 
         def settled(outcomes: Sequence[Outcome]) -> None:
             self._handed.pop(number)[1].cancel()
@@ -335,8 +331,8 @@ class Desk:
         ticket = Ticket(1, settled, delivered=False)
         timer = asyncio.get_running_loop().call_later(self.policy.timeout_s, ticket.finish, NOTHING)
         self._handed[number] = ticket, timer
-        record = self._record(draft, self._around.wall(), None)
-        found.lane(found.place(draft, _size(record))).put([(record, ticket, 0)])
+        record = self._writer.record(draft, self._around.wall())
+        found.lane(found.place(draft, size_of(record))).put([(record, ticket, 0)])
         self._keep_placement(found)
         return True
 
@@ -355,58 +351,14 @@ class Desk:
     async def _send(
         self, topic: Topic, drafts: Sequence[Draft], ticket: Ticket, claims: Claims | None
     ) -> None:
-        """Hand records to their lanes. What is placed is in its lane before anything is awaited."""
+        """Hand records to their lanes, at once when the topic is known to be there."""
+        records = await self._writer.records(drafts, self._around.wall(), claims)
         unknown = await self._unknown(topic)
         if unknown is not None:
             ticket.finish(unknown)
             return
-        records = await self._records_of(drafts, claims)
-        for first in range(0, len(drafts), PLACED):
-            if first:
-                await asyncio.sleep(0)
-                if ticket.given_up:
-                    return
-            self._place(
-                topic, drafts, records, ticket, range(first, min(first + PLACED, len(drafts)))
-            )
+        await place(topic, drafts, records, ticket)
         self._keep_placement(topic)
-
-    def _place(
-        self,
-        topic: Topic,
-        drafts: Sequence[Draft],
-        records: Sequence[NewRecord],
-        ticket: Ticket,
-        places: range,
-    ) -> None:
-        """Hand those at some places of a request to their lanes."""
-        parts: dict[int, list[Item]] = {}
-        there = topic.count
-        for index in places:
-            draft, record = drafts[index], records[index]
-            if ticket.outcomes[index] is not None:
-                continue  # its idempotency key has an answer
-            if _beyond(draft, there):
-                said = f"{topic.name} has {there} partitions: there is no {draft.partition}"
-                ticket.settle(index, Refused(Refusal.UNKNOWN_PARTITION, said))
-                continue
-            at = topic.place(draft, _size(record))
-            part = parts.get(at)
-            if part is None:
-                part = parts[at] = []
-            part.append((record, ticket, index))
-        for partition, items in parts.items():
-            topic.lane(partition).put(items)
-
-    async def _records_of(self, drafts: Sequence[Draft], claims: Claims | None) -> list[NewRecord]:
-        wall = self._around.wall()
-        records: list[NewRecord] = []
-        for index, draft in enumerate(drafts):
-            if index % PIECE == PIECE - 1:
-                await asyncio.sleep(0)
-            what = claims.of(index) if claims is not None else None
-            records.append(self._record(draft, wall, what))
-        return records
 
     def _keep_placement(self, topic: Topic) -> None:
         if topic.placement.partitions is not None:
@@ -431,12 +383,6 @@ class Desk:
                     return Refused(Refusal.UNAVAILABLE, str(fault))
         return None
 
-    def _record(self, draft: Draft, wall: float, what: Idempotency | None) -> NewRecord:
-        self._records += 1
-        own = (ID_HEADER, f"{self._run}-{self._records:x}".encode())
-        stamp = draft.timestamp_ms if draft.timestamp_ms is not None else int(wall * 1000)
-        return NewRecord(draft.key, draft.value, (*draft.headers, own), stamp, wall, what)
-
     # --- sight and orders ------------------------------------------------------------------
 
     def describe(self) -> Mapping[str, object]:
@@ -454,13 +400,3 @@ class Desk:
         if self.policy.topic(topic) is None and not left:
             raise SpoolUnknown(f"{topic} is not among `publish.topics`, and nothing of it waits")
         await spool.pause(topic, paused)
-
-
-def _beyond(draft: Draft, there: int | None) -> bool:
-    """Whether it names a partition that isn't there."""
-    return there is not None and draft.partition is not None and draft.partition >= there
-
-
-def _size(record: NewRecord) -> int:
-    """About how many bytes it takes on its way; what keyless ones are spread by."""
-    return OVERHEAD + len(record.value or b"") + len(record.key or b"")
