@@ -54,7 +54,7 @@ def examine(
         yield from asyncio.run(flows.kafka(connection, config))
     second = compose.kafka_second(config)
     if second is not None:
-        yield from asyncio.run(flows.brokers(second))
+        yield from asyncio.run(flows.second(second, config))
     if config.store == "consul":
         yield from asyncio.run(_consul(config))
 

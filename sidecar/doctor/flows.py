@@ -1,4 +1,5 @@
-"""The brokers of `kafka` and `kafka_second`, and the topics and groups that a signal reads there.
+"""The brokers of `kafka` and `kafka_second`, and the topics and groups that are of use there: to a
+signal that reads them, and to who publishes.
 
 Asked as the daemon asks: by its own client, with its own credentials. A broker that takes a TCP
 connection and answers nothing is found out here.
@@ -9,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sidecar.config.model import Breaker, Config
 from sidecar.core.errors import KafkaDenied, KafkaUnavailable
 from sidecar.core.lag import ABSENT, NO_ANSWER
+from sidecar.core.outage import Outage
 from sidecar.core.types import Scalar
 from sidecar.doctor.findings import Finding, Level, fault, fine, warning
 
@@ -50,9 +52,50 @@ async def kafka(connection: Connection, config: Config) -> list[Finding]:
         for name, each in config.breakers.items()
         if each.topic is not None and each.group is not None and each.signals.lag is not None
     }
-    if read and all(each.level is not Level.FAULT for each in found):
+    if any(each.level is Level.FAULT for each in found):
+        return found
+    if read:
         found += await _flows(connection, read)
-    return found
+    return found + await _published(connection, _topics(config))
+
+
+async def second(connection: Connection, config: Config) -> list[Finding]:
+    """What the brokers of the second cluster say, and whether what goes to both can go there."""
+    found = await brokers(connection)
+    if any(each.level is Level.FAULT for each in found):
+        return found
+    return found + await _published(connection, _topics(config, only=Outage.DUAL))
+
+
+def _topics(config: Config, only: Outage | None = None) -> list[str]:
+    """The topics that are published to, by name; with `only`, those of one strategy."""
+    topics = config.publish.topics if config.publish is not None else {}
+    return [name for name, each in topics.items() if name != "*" and only in {None, each.outage}]
+
+
+async def _published(connection: Connection, topics: Collection[str]) -> list[Finding]:
+    """Whether the cluster has the topics that are published to."""
+    from sidecar.kafka import reach
+
+    if not topics:
+        return []
+    try:
+        told = await reach.has_topics(connection, topics)
+    except (KafkaUnavailable, KafkaDenied) as error:
+        mend = "see that every broker can be reached by the address that it tells its clients"
+        return [fault(CHECK, f"nothing can be published: {error}", mend)]
+    return [_topic(connection.section, name, there) for name, there in told.items()]
+
+
+def _topic(section: str, name: str, there: bool | None) -> Finding:
+    key = f"publish.topics.{name}"
+    if there:
+        return fine(CHECK, f"{section} has the topic", key)
+    if there is None:
+        mend = "give this user the right to describe it and to write to it"
+        return warning(CHECK, f"{section} doesn't say whether it has the topic", mend, key)
+    said = f"{section} has no such topic: unless it makes topics by itself, records are refused"
+    return warning(CHECK, said, "create it, or correct the name", key)
 
 
 async def brokers(connection: Connection) -> list[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from aiokafka.conn import create_conn
@@ -21,6 +22,7 @@ from aiokafka.errors import (
 
 from sidecar.core.errors import KafkaDenied, KafkaUnavailable
 from sidecar.kafka.connection import Connection
+from sidecar.kafka.link import Link, end
 
 DENIALS = (
     AuthenticationFailedError,
@@ -52,6 +54,26 @@ async def fault(connection: Connection, server: str) -> KafkaUnavailable | None:
         return named(error, server)
     made.close()
     return None
+
+
+async def has_topics(connection: Connection, topics: Collection[str]) -> Mapping[str, bool | None]:
+    """Whether the cluster has these topics, by one broker's word; None: it doesn't say. Makes none.
+
+    Connects as whoever publishes does. Raises KafkaUnavailable, KafkaDenied.
+    """
+    within_s = connection.request_timeout_s
+    try:
+        link = await Link.open(connection.options(), within_s)
+    except (TimeoutError, KafkaError, OSError) as error:
+        raise named(error, "Kafka") from error
+    try:
+        async with asyncio.timeout(within_s):
+            told = await asyncio.gather(*(link.has(link.brokers()[0], each) for each in topics))
+    except TimeoutError as error:
+        raise named(error, "Kafka") from error
+    finally:
+        await end(link.producer)
+    return dict(zip(topics, told, strict=True))
 
 
 def named(error: BaseException, place: str) -> KafkaUnavailable:

@@ -92,6 +92,27 @@ def test_the_second_cluster_is_looked_at_too(kafka: Kafka, tmp_path: Path) -> No
     assert {KEY, key} <= {each["key"] for each in found.of("ok")}
 
 
+def test_topics_that_are_published_to_are_looked_for_and_not_made(
+    kafka: Kafka, tmp_path: Path
+) -> None:
+    topic, nowhere = kafka.create_topic(f"there-{uuid.uuid4().hex[:8]}"), uuid.uuid4().hex
+    reached = {"bootstrap_servers": [kafka.bootstrap], "request_timeout": "5s"}
+    config = {
+        "listen": {"address": f"127.0.0.1:{free_port()}"},
+        "kafka": reached,
+        "kafka_second": reached,
+        "spool": {"dir": str(tmp_path / "spool")},
+        "publish": {"topics": {topic: {"outage": "dual"}, nowhere: {"outage": "reject"}, "*": {}}},
+    }
+    found = examine(config, tmp_path)
+    key = f"publish.topics.{nowhere}"
+    found.expect("warning", key, None, "^kafka has no such topic", "create it")
+    there = {each["said"] for each in found.of("ok") if each["key"] == f"publish.topics.{topic}"}
+    assert there == {"kafka has the topic", "kafka_second has the topic"}
+    again = examine(config, tmp_path)
+    again.expect("warning", key, None, "^kafka has no such topic", "create it")
+
+
 def test_a_connection_alone_is_no_answer(
     kafka: Kafka, toxiproxy: Toxiproxy, doctor: Doctor
 ) -> None:
