@@ -38,6 +38,8 @@ _HISTORY_HEADS = ("AT", "AGO", "FROM", "TO", "REASON", "SEQ", "EPOCH", "EVALUATO
 def status(name: str | None, output: str, client: Client) -> None:
     """Show every breaker, or one: state, since when, and why."""
     answer = client.get("/v1/status")
+    if name == "default":
+        name = str(answer.get("default") or name)  # the only one is meant by it, too
     items = _asked_for(name, dicts(answer.get("breakers")))
     if output == "json":
         body = answer.body if isinstance(answer.body, dict) else {}

@@ -120,6 +120,8 @@ def test_status_of_one_breaker_has_no_other(asked: Canned, ask: Invoke) -> None:
     table = ask("status", "orders").stdout
     assert table.splitlines()[1].startswith("orders")
     assert "dark" not in table
+    asked.replies["GET /v1/status"] = (200, {**STATUS, "default": "orders"})
+    assert ask("status", "default").stdout == table
     unknown = ask("status", "nope")
     assert unknown.exit_code == 2
     assert "orders" in unknown.stderr
