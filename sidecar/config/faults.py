@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import msgspec
 
 MASK = "***"
-_SHOWN = 80  # characters of a value that a message repeats
+_SHOWN = 80  # characters of a key or value that a message repeats
 _FAULTS_MAX = 1000  # past this a file is no configuration, and the rest is counted only
 
 
@@ -65,7 +65,8 @@ class Collector:
             self._dropped += 1
             return
         value = None if origin.text is None else _clip(origin.text)
-        fault = Fault(_clip(origin.key), value, origin.line, problem, fix, _clip(origin.source))
+        # The source stands whole: it is where the reader goes next, and as long as a path may be.
+        fault = Fault(_clip(origin.key), value, origin.line, problem, fix, origin.source)
         self._faults.append((rank, fault))
 
     def __bool__(self) -> bool:

@@ -84,6 +84,13 @@ def test_every_fault_is_told_at_once_and_nothing_starts(
     assert not daemon
 
 
+def test_a_long_path_is_told_whole(invoke: Invoke, tmp_path: Path) -> None:
+    path = tmp_path / ("deep" * 30) / "sidecar.yaml"
+    path.parent.mkdir()
+    path.write_text("store: redis\n")
+    assert f"{path}:1: store" in invoke("check", "-c", str(path)).stderr
+
+
 def test_check_says_ok_and_warns(invoke: Invoke, tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("breakers: {default: {failure_threshold: 1}}\n")
