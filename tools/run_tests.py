@@ -64,7 +64,7 @@ ONLY_IN_ALL = (
 such as waiting for a session to expire. A newcomer's tests are over in a few minutes."""
 
 SHARED = ("-p", "tests.shares", "-n", "2", "--no-loadscope-reorder")
-"""Two processes share `all`: most of these tests wait for something. `-n 0` behind it undoes it."""
+"""Two processes share them out, since most wait for something. `-n 0` behind it undoes it."""
 
 
 def missing_needs(*, everything: bool) -> list[str]:
@@ -156,8 +156,7 @@ def main(argv: list[str] | None = None) -> int:
     if left_out and no_skip:
         print(describe(left_out), file=sys.stderr)
         return 1
-    if chosen.which == "all":
-        extra = [*SHARED, *extra]
+    extra = [*SHARED, *extra]
     code = run_pytest(without([*left_out, *ONLY_IN_ALL]), extra, no_skip=no_skip)
     if chosen.which == "all" and code == 0:
         code = run_pytest(" or ".join(ONLY_IN_ALL), extra, no_skip=no_skip)

@@ -23,6 +23,7 @@ class Runs:
 
 
 LATER = run_tests.without(run_tests.ONLY_IN_ALL)
+SHARED = list(run_tests.SHARED)
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_what_is_missing_is_said_on_the_last_line(
 ) -> None:
     monkeypatch.setattr(run_tests, "missing_needs", lambda **_: ["consul"])
     assert run_tests.main(["test"]) == 0
-    assert runs.calls == [(f"not consul and {LATER}", [], False)]
+    assert runs.calls == [(f"not consul and {LATER}", SHARED, False)]
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("LEFT OUT")
     assert run_tests.REMEDIES["consul"] in last
@@ -73,17 +74,16 @@ def test_skips_fail_in_ci_and_in_all(
 ) -> None:
     monkeypatch.setenv("CI", ci)
     assert run_tests.main([which]) == 0
-    shared, rest = list[str](), list[tuple[str, list[str], bool]]()
+    rest: list[tuple[str, list[str], bool]] = []
     if which == "all":
-        shared = list(run_tests.SHARED)
-        rest = [(" or ".join(run_tests.ONLY_IN_ALL), shared, no_skip)]
-    assert runs.calls == [(LATER, shared, no_skip), *rest]
+        rest = [(" or ".join(run_tests.ONLY_IN_ALL), SHARED, no_skip)]
+    assert runs.calls == [(LATER, SHARED, no_skip), *rest]
 
 
 def test_all_ends_with_the_first_part_that_fails(runs: Runs) -> None:
     runs.code = 1
     assert run_tests.main(["all", "-n", "0"]) == 1
-    assert runs.calls == [(LATER, [*run_tests.SHARED, "-n", "0"], True)], "the last word wins"
+    assert runs.calls == [(LATER, [*SHARED, "-n", "0"], True)], "the last word wins"
 
 
 def test_a_failed_build_is_a_fault_not_a_reason_to_test_less(
