@@ -128,16 +128,18 @@ class PublishLane:
         return LATER
 
     def _read(self, head: bytes) -> _Form | None:
-        form = self._forms.get(head) or _form(head)
-        if form is None or not self._may(form):
-            return None
+        form = self._forms.get(head)
+        if form is None:
+            form = _form(head)
+            if form is None:
+                return None
+            if len(head) <= MAX_REMEMBERED_BYTES:
+                if len(self._forms) >= MAX_REMEMBERED:
+                    self._forms.clear()
+                self._forms[head] = form
         policy = self._publishing.policy.topic(form.topic)
-        if policy is None or policy.breaker is not None:
+        if policy is None or policy.breaker is not None or not self._may(form):
             return None
-        if len(head) <= MAX_REMEMBERED_BYTES:
-            if len(self._forms) >= MAX_REMEMBERED:
-                self._forms.clear()
-            self._forms[head] = form
         return form
 
     def _may(self, form: _Form) -> bool:

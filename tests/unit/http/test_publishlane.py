@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from sidecar.core.publishing import (
     Spooled,
     TopicPolicy,
 )
-from sidecar.http import admin
+from sidecar.http import admin, publishlane
 from sidecar.http.publish import Held
 from sidecar.http.publishlane import PublishLane
 from sidecar.http.settings import HttpSettings, LiveSettings, Transport
@@ -256,6 +257,24 @@ async def test_who_may_is_asked_as_anywhere(desk: Desk, tmp_path: Path, clock: C
     assert lane.take(request(), Asker()) is None
     clock.now += admin.KEPT_S
     assert lane.take(right, Asker()) is None, "it may be another one by now"
+
+
+def test_what_it_remembers_is_bounded_and_is_no_permission(desk: Desk) -> None:
+    desk.outcome, live = None, LiveSettings(HttpSettings(open_orders=True))
+    lane = PublishLane(desk, Held(), admin.Tokens(Clock()), live, "tcp")
+    for number in range(3 * publishlane.MAX_REMEMBERED):
+        assert lane.take(request(b"x", f"Kafka-Key: {number}"), Asker()) is LATER
+        assert len(lane._forms) <= publishlane.MAX_REMEMBERED
+    assert (
+        lane.take(request(b"x", "X: " + "x" * publishlane.MAX_REMEMBERED_BYTES), Asker()) is LATER
+    )
+    assert all(len(head) <= publishlane.MAX_REMEMBERED_BYTES for head in lane._forms)
+    assert lane.take(request(), Asker()) is LATER
+    live.current = HttpSettings()
+    assert lane.take(request(), Asker()) is None
+    live.current = HttpSettings(open_orders=True)
+    desk.policy = replace(LIMITS, topics={})
+    assert lane.take(request(), Asker()) is None
 
 
 def test_half_a_record_is_nothing_yet(desk: Desk) -> None:
