@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 from sidecar.core.errors import SpoolFault, SpoolUnknown
@@ -29,6 +30,7 @@ from sidecar.publish.claims import Claims
 from sidecar.publish.lane import Lane
 from sidecar.publish.pair import Pair
 from sidecar.publish.placements import Placements
+from sidecar.publish.probing import probe
 from sidecar.publish.replay import Replay
 from sidecar.publish.sight import Sight
 from sidecar.publish.ticket import Ticket
@@ -36,8 +38,6 @@ from sidecar.publish.topic import Topic
 from sidecar.publish.writing import Writer, beyond, place, size_of
 from sidecar.telemetry import names
 
-PROBE_S: Final = 5.0
-"""How often Kafka is asked whether it is there, for the topics that want to know beforehand."""
 ADOPT_S: Final = 60.0
 """How often spools that others have left are looked for."""
 NOTHING: Final = Refused(Refusal.UNKNOWN_OUTCOME, "there was no word of it in time")
@@ -124,7 +124,7 @@ class Desk:
         Raises:
             SpoolFault: the spool can't be opened, which is clear within that time.
         """
-        self._tasks.start("probe for publish", self._probe)
+        self._tasks.start("probe for publish", partial(probe, self._around, self.topics))
         if self._open_spool is not None:
             self._opening = asyncio.get_running_loop().create_task(
                 self._open(self._open_spool), name="open the spool"
@@ -173,33 +173,6 @@ class Desk:
             with contextlib.suppress(SpoolFault, OSError):
                 if await self._around.spool.adopt():
                     self._resume()
-
-    async def _probe(self) -> None:
-        """Ask Kafka about the topics in use, so that an outage is known before it costs anybody.
-
-        Two failures in a row count as one delivery's.
-        """
-        missed = 0
-        while True:
-            await asyncio.sleep(PROBE_S)
-            asked = [t for t in self.topics.values() if t.policy.outage is Outage.BREAKER]
-            for topic in asked[:1]:
-                try:
-                    await self._around.carrier.look(
-                        topic.name, self._around.policy.delivery_timeout_s
-                    )
-                except NeverDelivered:
-                    missed = 0
-                except DeliveryFault as fault:
-                    missed += 1
-                    if missed >= 2:
-                        for each in asked:
-                            each.failed(f"the probe: {fault}")
-                else:
-                    missed = 0
-                    for each in asked:
-                        if not each.waiting:
-                            each.delivered()
 
     def stop(self) -> None:
         """Take nothing new in, and have everybody answered within half a second or so."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
+
+import pytest
 
 from sidecar.core.absence import Presence
 from sidecar.core.outage import Outage
@@ -15,6 +18,7 @@ from sidecar.core.publishing import (
     Refusal,
     Refused,
 )
+from sidecar.publish import probing
 from sidecar.telemetry import names
 from tests.servers import poll_until
 from tests.telemetry import RecordedTelemetry
@@ -52,6 +56,27 @@ async def test_reject_says_what_it_knows_then_refuses_at_once_then_tries_again()
             return isinstance((await one.publish(b"3", partition=0))[0], Delivered)
 
         await poll_until(back, 5.0, "it is delivered again")
+
+
+@pytest.mark.parametrize("outage", [Outage.REJECT, Outage.DROP])
+async def test_a_topic_that_nobody_sends_to_is_well_again_when_kafka_is(
+    monkeypatch: pytest.MonkeyPatch, outage: Outage
+) -> None:
+    monkeypatch.setattr(probing, "PROBE_S", 0.05)
+
+    async with shop(outage) as one:
+        one.kafka.fault = DeliveryFault("away")
+
+        def direct() -> bool:
+            (told,) = cast("list[dict[str, object]]", one.desk.describe()["topics"])
+            return told["direct"] is True
+
+        await one.publish(b"0", partition=0)
+        assert not direct()
+        await asyncio.sleep(0.2)
+        assert not direct()
+        one.kafka.fault = None
+        await poll_until(direct, 5.0, "it is well without a record")
 
 
 async def test_what_never_left_is_refused_as_such() -> None:
