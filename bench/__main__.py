@@ -15,6 +15,7 @@ from bench import (
     evaluation,
     footprint,
     host,
+    instructions,
     kit,
     load,
     memory,
@@ -32,6 +33,7 @@ from tests.daemon import DaemonFailed
 SECTIONS: dict[str, Callable[..., Iterator[Row]]] = {
     "trip": trip.measure,
     "decisions": decisions.measure,
+    "instructions": instructions.measure,
     "stalls": stalls.measure,
     "load": load.measure,
     "memory": memory.measure,

@@ -19,7 +19,7 @@ from bench.host import missing, on_core, stolen_s, wait_until
 from bench.table import Row
 from bench.wire import Connection
 from bench.wrk import SERVER_CORE, Load, wrk
-from tests.daemon import Daemon
+from tests.daemon import PROGRAM, START_DEADLINE_S, Daemon
 from tests.servers import ConsulServer, free_port
 
 SECTION = "Decisions: wrk on one core, the server on another; medians of rounds of a second each"
@@ -99,12 +99,19 @@ def _consul() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def daemon() -> Iterator[Daemon]:
-    """One breaker in each state."""
+def daemon(
+    program: tuple[str, ...] = PROGRAM, within_s: float = START_DEADLINE_S
+) -> Iterator[Daemon]:
+    """One breaker in each state.
+
+    Args:
+        program: see `Daemon`.
+        within_s: how long it may take to start.
+    """
     with on_core(SERVER_CORE):
-        daemon = Daemon(_CONFIG).start()
+        daemon = Daemon(_CONFIG, program=program).start()
     try:
-        daemon.wait_ready()
+        daemon.wait_ready(within_s)
         for name in ("open", "half"):
             daemon.post(f"/v1/report/{name}", {"instance": "c-1", "count_fail": 1})
         wanted = {"default": "CLOSED", "open": "OPEN", "half": "HALF_OPEN"}

@@ -30,6 +30,7 @@ from tests.servers import ROOT, free_port
 START_DEADLINE_S = 15.0
 STOP_DEADLINE_S = 8.0
 REQUEST_DEADLINE_S = 5.0
+PROGRAM = (sys.executable, "-m", "sidecar")
 INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "SSL_CERT_FILE")
 """What a daemon gets of this process's environment: nothing that says where a Consul is."""
 
@@ -72,7 +73,7 @@ class Daemon:
         args: tuple[str, ...] = (),
         wait: bool = True,
         port: int | None = None,
-        program: tuple[str, ...] = (sys.executable, "-m", "sidecar"),
+        program: tuple[str, ...] = PROGRAM,
     ) -> None:
         self._program = program
         self.port = port if port is not None else free_port()
