@@ -13,7 +13,7 @@ from aiohttp.web_request import BaseRequest
 from sidecar.core.admission import UNIT
 from sidecar.http import problems
 from sidecar.http.crowd import Crowd
-from sidecar.http.fastlane import Lane
+from sidecar.http.fastlane import MAX_REMEMBERED_BYTES, Lane
 from sidecar.http.framing import owed, whole
 from sidecar.http.route import Route
 from sidecar.http.turns import Later
@@ -118,20 +118,22 @@ class Protocol(RequestHandler):
             waiter = self._waiter
             if waiter is not None and not self._paused and not waiter.done():
                 lane = self._lane
-                reply = lane.reply(data, self)  # type: ignore[union-attr]  # owed is None then
-                if reply:
-                    if (route := lane.known(data)) is not None:  # type: ignore[union-attr]
+                route = lane.route(data)  # type: ignore[union-attr]  # owed is None then
+                if route is not None:
+                    if len(data) > MAX_REMEMBERED_BYTES or route.watched:
+                        self._answer(route.answer())
+                    else:
                         self._asked, self._route = data, route
-                    self._answer(reply)
+                        Protocol.data_received(self, data)  # the route holds: there it is answered
                     return
-                if reply is not None:
+                if lane.queue(data, self):  # type: ignore[union-attr]  # as above
                     self._held, self._owed = [data], _HELD
                     return
             self._owed = owed(data)
         elif self._owed == _HELD and data:
             self._held.append(data)
             if len(self._held) == 2:  # many a client sends a head and its body apart
-                self._lane.again(self._held[0], self)  # type: ignore[union-attr]  # as above
+                self._lane.queue(self._held[0], self)  # type: ignore[union-attr]  # as above
             else:
                 self._hand_over()
             return

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from sidecar.core.board import Board
 from sidecar.http import framing, publishlane, reportlane
-from sidecar.http.allowed import DENY_STATUSES, Answers, admit
+from sidecar.http.allowed import DENY_STATUSES, Answers
 from sidecar.http.publishlane import PublishLane
 from sidecar.http.reportlane import ReportLane
 from sidecar.http.route import CallLater, Route, on_the_loop
@@ -76,41 +76,28 @@ class Lane:
         self._routes: dict[tuple[bytes, ...], Route] = {}
         self._remembered: dict[bytes, Route] = {}
 
-    def reply(self, data: bytes, asker: Waiting) -> bytes | None:
-        """The whole answer to this request, which is decided and counted by then.
+    def route(self, data: bytes) -> Route | None:
+        """How this request is answered, with answers that hold now; nothing is decided by that.
 
-        Empty: it may be a report or a record, and it will be the asker's turn soon. None: it is for
-        aiohttp, and nothing has happened.
+        None: it is no plain question for a decision.
         """
         route = self._remembered.get(data)
         if route is None:
-            if data.startswith(b"POST /v1/") and self._queued(data, asker):
-                return b""
             route = self._read(data)
             if route is None:
                 return None
-        now = self._now()
-        over = now >= route.until or route.cell.decision is not route.decision
-        if over and not route.refresh(self._board, now):
-            return None
-        return route.admission if admit(route.cell, route.page) else route.rejection
+        if route.cell.decision is not route.decision:
+            return route if route.refresh(self._board, self._now()) else None
+        return route
 
-    def known(self, data: bytes) -> Route | None:
-        """What a connection may keep for these bytes, which have just been answered.
+    def queue(self, begun: bytes, asker: Waiting) -> bool:
+        """What begins so may be a report or a record: it will be the asker's turn soon.
 
-        None: they must be shown here again.
+        False: it is for aiohttp, and nothing has happened.
         """
-        route = self._remembered.get(data)
-        return route if route is not None and not route.watched else None
-
-    def again(self, begun: bytes, asker: Waiting) -> None:
-        """More has come of what may be a report or a record."""
-        self._queued(begun, asker)
-
-    def _queued(self, data: bytes, asker: Waiting) -> bool:
-        if self._reports is not None and data.startswith(reportlane.POST):
+        if self._reports is not None and begun.startswith(reportlane.POST):
             self._reports.queue(asker)
-        elif self._records is not None and data.startswith(publishlane.POST):
+        elif self._records is not None and begun.startswith(publishlane.POST):
             self._records.queue(asker)
         else:
             return False

@@ -16,7 +16,7 @@ from sidecar.core.admission import UNIT, Spread
 from sidecar.core.board import Board, Cell
 from sidecar.core.decision import Decision
 from sidecar.http import framing
-from sidecar.http.allowed import Answer, Answers, Page
+from sidecar.http.allowed import Answer, Answers, Page, admit
 
 IDLE_S = 75.0
 """How long a kept connection may be idle: a little longer than gateways keep theirs. One that was
@@ -66,7 +66,6 @@ class Route:
         "page",
         "rejection",
         "spread",
-        "until",
         "watched",
     )
 
@@ -77,10 +76,8 @@ class Route:
     millionths: int
     """How much of it."""
     watched: bool
-    """What would be rejected without shadow is counted, too: each is for `admit` to decide."""
+    """What would be rejected without shadow is counted, too: each is for `answer` to decide."""
     admission: bytes
-    until: float
-    """When the answers say something else, by `Date` or by `Retry-After` (monotonic)."""
     idle_until: float
     """Until when a connection that is answered now may be idle (the event loop's time)."""
 
@@ -117,17 +114,21 @@ class Route:
         self.spread = cell.spread if page.millionths < UNIT else None
         self.watched = page.shadow_millionths < UNIT
         # The end of the second in `Date`. Should somebody set the clock meanwhile, it shows then.
-        self.until = now + 1.0 - time() % 1.0
+        until = now + 1.0 - time() % 1.0
         self.admission = _on_the_wire(page.admission, bare=self._bare)
         if page.millionths < UNIT:
             chosen = self._deny_status
             status = cell.policy.deny_status if chosen is None else chosen
             self.rejection = _on_the_wire(page.rejection(status, now), bare=self._bare)
-            self.until = min(self.until, page.decision.retry_until(now))
-        self._timer = self._later(self.until - now, self.lapse)
+            until = min(until, page.decision.retry_until(now))
+        self._timer = self._later(until - now, self.lapse)
         self.idle_until = self._timer.when() + IDLE_S
         self.decision = page.decision
         return True
+
+    def answer(self) -> bytes:
+        """Decide one call, count it, and say what it gets."""
+        return self.admission if admit(self.cell, self.page) else self.rejection
 
     def lapse(self) -> None:
         """The answers' time is over. Nothing is awake for a route that nobody asks by."""

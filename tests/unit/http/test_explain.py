@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -18,7 +17,6 @@ from sidecar.core.types import Policy, State
 from sidecar.http.allowed import Answers
 from sidecar.http.explain import explain
 from sidecar.http.fastlane import Lane
-from sidecar.http.turns import Later
 from tests.unit.http.conftest import Client
 from tests.unit.http.support import WALL_AT, Clock, enter, make_board, make_record
 
@@ -154,18 +152,8 @@ def test_the_fast_lane_leaves_it_to_others(board: Board, clock: Clock) -> None:
     lane = Lane(board, Answers(), clock)
     for query in ("explain=1", "deny_status=503&explain=1", "peek=1&explain=1"):
         request = f"GET /allowed?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-        assert lane.reply(request, _Nobody()) is None
+        assert lane.route(request) is None
     assert board.cells["default"].rejected == 0
-
-
-class _Nobody:
-    """Stands for a connection that the lane never comes back to."""
-
-    def resume(self, take: Callable[[bytes], bytes | Later | None]) -> None:
-        raise AssertionError("there is no report here")
-
-    def answer(self, reply: bytes) -> None:
-        raise AssertionError("there is no record here")
 
 
 def test_a_half_open_share_of_a_shadow_is_explained_too(clock: Clock) -> None:

@@ -23,7 +23,6 @@ from sidecar.http.allowed import Answers
 from sidecar.http.fastlane import LANE, Lane
 from sidecar.http.framing import owed
 from sidecar.http.server import Endpoint, HttpSettings, Listeners, build_app
-from sidecar.http.turns import Later
 from tests.unit.http.support import (
     Alarms,
     Clock,
@@ -35,18 +34,6 @@ from tests.unit.http.support import (
 )
 from tests.unit.http.twins import Side, converse, known, turns
 
-
-class Nobody:
-    """A connection that never has its turn."""
-
-    def resume(self, take: Callable[[bytes], bytes | Later | None]) -> None:
-        raise AssertionError
-
-    def answer(self, reply: bytes) -> None:
-        raise AssertionError
-
-
-NOBODY = Nobody()
 PLAIN = b"GET /allowed HTTP/1.1\r\nHost: x\r\n\r\n"
 SLOW = b"GET /allowed?peek=0 HTTP/1.1\r\nHost: x\r\n\r\n"
 """The same question in a spelling that the lane leaves alone."""
@@ -71,6 +58,12 @@ async def side(tmp_path: Path, clock: Clock) -> AsyncIterator[Side]:
     await made.listeners.stop(1.0)
 
 
+def reply_to(lane: Lane, request_: bytes) -> bytes | None:
+    """The lane's answer; None: it leaves this alone."""
+    route = lane.route(request_)
+    return route.answer() if route is not None else None
+
+
 def plain(target: str = "/allowed", *headers: str, method: str = "GET") -> bytes:
     return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: x", *headers, "", ""]).encode()
 
@@ -88,7 +81,7 @@ def plain(target: str = "/allowed", *headers: str, method: str = "GET") -> bytes
     ],
 )
 def test_what_it_takes(lane: Lane, board: Board, request_: bytes) -> None:
-    first, second = lane.reply(request_, NOBODY), lane.reply(request_, NOBODY)
+    first, second = reply_to(lane, request_), reply_to(lane, request_)
     assert first is not None
     assert first.startswith(b"HTTP/1.1 200 OK\r\n")
     assert second is not None
@@ -129,40 +122,39 @@ def test_what_it_takes(lane: Lane, board: Board, request_: bytes) -> None:
     ],
 )
 def test_what_it_leaves_alone(lane: Lane, board: Board, request_: bytes) -> None:
-    assert lane.reply(request_, NOBODY) is None
+    assert reply_to(lane, request_) is None
     assert board.cells["default"].admitted == 0
 
 
 def test_what_it_remembers_is_bounded(lane: Lane, board: Board) -> None:
     for number in range(3 * fastlane.MAX_REMEMBERED):
-        assert lane.reply(plain("/allowed", f"X-Request-Id: {number}"), NOBODY) is not None
+        assert reply_to(lane, plain("/allowed", f"X-Request-Id: {number}")) is not None
         assert len(lane._remembered) <= fastlane.MAX_REMEMBERED
-        assert lane.reply(plain(f"/allowed/made-up-{number}"), NOBODY) is None
+        assert reply_to(lane, plain(f"/allowed/made-up-{number}")) is None
     assert len(lane._routes) == 1
     assert (
-        lane.reply(plain("/allowed", "X: " + "x" * fastlane.MAX_REMEMBERED_BYTES), NOBODY)
-        is not None
+        reply_to(lane, plain("/allowed", "X: " + "x" * fastlane.MAX_REMEMBERED_BYTES)) is not None
     )
     assert all(len(data) <= fastlane.MAX_REMEMBERED_BYTES for data in lane._remembered)
     assert board.cells["default"].admitted == 3 * fastlane.MAX_REMEMBERED + 1
 
 
 def test_a_new_decision_and_a_new_second_show_at_once(
-    lane: Lane, board: Board, clock: Clock
+    lane: Lane, board: Board, clock: Clock, alarms: Alarms
 ) -> None:
-    first = lane.reply(PLAIN, NOBODY)
+    first = reply_to(lane, PLAIN)
     enter(board, clock, "default", make_record(State.OPEN, 7))
-    second = lane.reply(PLAIN, NOBODY)
+    second = reply_to(lane, PLAIN)
     assert first is not None
     assert second is not None
     assert b"X-Breaker-Seq: 7\r\n" in second
     seen = []
     for _ in range(40):
-        reply = lane.reply(PLAIN, NOBODY)
+        reply = reply_to(lane, PLAIN)
         assert reply is not None
         head, _, _ = reply.partition(b"\r\n\r\n")
         seen.append(int(head.partition(b"Retry-After: ")[2].partition(b"\r\n")[0]))
-        clock.now += 1.0
+        alarms.move(1.0)
     assert seen[:30] == list(range(seen[0], seen[0] - 30, -1))
 
 
@@ -173,30 +165,30 @@ def test_the_date_is_the_second_of_the_answer(
     lane = Lane(known(clock), Answers(), clock, later=alarms)
     began_at, began, said = 1_795_000_000.25, clock.now, []
     for later in (0.0, 0.5, 0.74, 0.76, 1.74, 1.76):
-        clock.now = began + later
+        alarms.move(began + later - clock.now)
         monkeypatch.setattr(routes, "time", lambda later=later: began_at + later)
         monkeypatch.setattr(
             framing, "rfc822_formatted_time", lambda later=later: f"{int(began_at + later)}"
         )
-        reply = lane.reply(plain(f"/allowed/{name}"), NOBODY)
+        reply = reply_to(lane, plain(f"/allowed/{name}"))
         assert reply is not None
         said.append(int(reply.partition(b"Date: ")[2].partition(b"\r\n")[0]) - int(began_at))
     assert said == [0, 0, 0, 1, 1, 2]
 
 
 def test_a_reload_is_seen(lane: Lane, board: Board, clock: Clock) -> None:
-    assert lane.reply(PLAIN, NOBODY) is not None
+    assert reply_to(lane, PLAIN) is not None
     contact = Contact(synced=None, stale_after_s=15.0, max_stale_s=30.0, on_loss=OnLoss.DENY)
     again = Policy(name="default", fingerprint="f1", deny_status=429)
     board.reconfigure([again], "default", contact, now=clock.now)
     enter(board, clock, "default", make_record(State.OPEN, 2))
-    reply = lane.reply(PLAIN, NOBODY)
+    reply = reply_to(lane, PLAIN)
     assert reply is not None
     assert reply.startswith(b"HTTP/1.1 429 ")
     board.reconfigure([Policy(name="other", fingerprint="f2")], None, contact, now=clock.now)
-    assert lane.reply(PLAIN, NOBODY) is None
+    assert reply_to(lane, PLAIN) is None
     board.reconfigure([again], "default", contact, now=clock.now)
-    assert lane.reply(PLAIN, NOBODY) is not None
+    assert reply_to(lane, PLAIN) is not None
 
 
 @given(
