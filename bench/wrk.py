@@ -58,7 +58,7 @@ def parse(text: str, *, rejections: bool = False) -> Load:
     rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
     shares = {
         found.group(1): float(found.group(2)) * _UNIT_US[found.group(3)]
-        for found in re.finditer(r"^\s+(50|99|99\.9)%\s+([\d.]+)(us|ms|s)$", text, re.MULTILINE)
+        for found in re.finditer(r"^\s+(50|99|99\.9)%\s+([\d.]+)(us|ms|s) *$", text, re.MULTILINE)
     }
     if requests is None or rate is None or not {"50", "99"} <= shares.keys():
         raise BenchError(f"wrk said something else:\n{text}")

@@ -139,6 +139,7 @@ def test_what_wrk_says_is_read_in_microseconds() -> None:
     assert load.requests == 71535
     assert (load.rate, load.p50_us, load.p99_us, load.p999_us) == (23845.12, 589.0, 35060.0, None)
     assert parse(WRK + "  99.9% 40123.500000us\n").p999_us == 40123.5
+    assert parse(WRK.replace("  99%   35.06ms", "  99%    1.02s ")).p99_us == 1_020_000
 
 
 @pytest.mark.parametrize("line", ["  Non-2xx or 3xx responses: 12", "  Socket errors: connect 1"])
