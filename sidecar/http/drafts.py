@@ -42,7 +42,9 @@ MAX_NAME: Final = 0xFFFF
 MAX_STAMP: Final = 2**53
 MAX_PARTITION: Final = 99_999
 """Far more than a topic has; each that is named takes some memory."""
-_KEY, _PARTITION, _HEADER = b"kafka-key", b"kafka-partition", b"kafka-header-"
+OURS = b"kafka-"
+"""How the headers begin that describe a raw record."""
+KEY, PARTITION, HEADER = b"kafka-key", b"kafka-partition", b"kafka-header-"
 
 Drafted = Draft | Refused
 """A record, or why it is none."""
@@ -101,6 +103,7 @@ def read(request: web.Request, body: bytes, max_record: int) -> Request:
         Problem: 400 where the body isn't what its type says, 415 for a type that is not taken.
     """
     kind = request.content_type
+    _known(request.raw_headers)
     single = False
     pieces: Iterable[list[Drafted]]
     if kind in JSON_TYPES and not _raw_in_json(request.raw_headers, body):
@@ -148,15 +151,33 @@ def _of_headers(raw: Iterable[tuple[bytes, bytes]], body: bytes) -> Draft:
         low = name.lower()
         if low in once:
             raise Problem(400, "bad-records", f"{low.decode().title()} may be there once")
-        if low == _KEY:
+        if low == KEY:
             key = value
             once.add(low)
-        elif low == _PARTITION:
+        elif low == PARTITION:
             partition = _partition(value)
             once.add(low)
-        elif low.startswith(_HEADER):
-            headers.append((name[len(_HEADER) :].decode("ascii", "replace"), value))
+        elif low.startswith(HEADER):
+            headers.append((name[len(HEADER) :].decode("ascii", "replace"), value))
     return Draft(key, body, tuple(headers), partition)
+
+
+def means(low: bytes) -> bool:
+    """Whether a header, in lower case, isn't one of ours mistyped."""
+    return not low.startswith(OURS) or low in (KEY, PARTITION) or low.startswith(HEADER)
+
+
+def _known(raw: Iterable[tuple[bytes, bytes]]) -> None:
+    """Refuse a header that is one of ours mistyped: the record would go elsewhere than meant."""
+    for name, _ in raw:
+        low = name.lower()
+        if not means(low):
+            raise Problem(
+                400,
+                "bad-records",
+                f"the header {shown(low.decode('ascii', 'replace'))} means nothing here; there are "
+                "Kafka-Key, Kafka-Partition and Kafka-Header-<name>",
+            )
 
 
 def _partition(value: bytes) -> int:
@@ -172,7 +193,7 @@ def _partition(value: bytes) -> int:
 
 def _described(raw: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether headers say something of a raw record."""
-    return any(name.lower().startswith((_KEY, _PARTITION, _HEADER)) for name, _ in raw)
+    return any(name.lower().startswith(OURS) for name, _ in raw)
 
 
 def _raw_in_json(raw: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:

@@ -269,7 +269,7 @@ def _once(request: web.Request, body: bytes) -> tuple[str, bytes] | None:
     content = hashlib.blake2b(body, digest_size=16)
     content.update(request.content_type.encode())
     for name, value in request.raw_headers:
-        if name.lower().startswith(b"kafka-"):
+        if name.lower().startswith(drafts.OURS):
             content.update(b"\0" + name.lower() + b"\0" + value)
     return key, content.digest()
 

@@ -34,7 +34,6 @@ _ELSEWHERE: Final = frozenset(
 )
 """Headers that need a closer look."""
 _RAW: Final = b"application/octet-stream"
-_OWN: Final = b"kafka-header-"
 
 
 class _Form(NamedTuple):
@@ -197,15 +196,17 @@ def _form(head: bytes) -> _Form | None:
     length, topic = framing.length(headers), found.group(1).decode()
     if not length or headers.get(b"content-type", _RAW) != _RAW or topic in {".", ".."}:
         return None
-    partition = headers.get(b"kafka-partition")
+    if not all(map(drafts.means, headers)):
+        return None
+    partition = headers.get(drafts.PARTITION)
     if partition is not None and (not partition.isdigit() or len(partition) > 5):
         return None
     return _Form(
         topic,
         length,
-        headers.get(b"kafka-key"),
+        headers.get(drafts.KEY),
         int(partition) if partition is not None else None,
-        _own(found.group(2)) if _OWN in found.group(2).lower() else (),
+        _own(found.group(2)) if drafts.HEADER in found.group(2).lower() else (),
         headers[b"host"],
         headers.get(b"authorization"),
     )
@@ -216,6 +217,6 @@ def _own(block: bytes) -> Headers:
     found: list[tuple[str, bytes | None]] = []
     for line in block.split(b"\r\n"):
         name, _, value = line.partition(b":")
-        if name[: len(_OWN)].lower() == _OWN:
-            found.append((name[len(_OWN) :].decode("ascii"), value.strip(b" \t")))
+        if name[: len(drafts.HEADER)].lower() == drafts.HEADER:
+            found.append((name[len(drafts.HEADER) :].decode("ascii"), value.strip(b" \t")))
     return tuple(found)

@@ -63,6 +63,15 @@ def test_what_can_be_said_once_is_not_said_twice(name: str) -> None:
     assert (caught.value.status, caught.value.detail) == (400, f"{name} may be there once")
 
 
+@pytest.mark.parametrize("kind", [RAW, "application/json", "application/x-ndjson"])
+@pytest.mark.parametrize("name", ["Kafka-Partiton", "kafka-key-x", "Kafka-Headers"])
+def test_a_mistyped_header_is_not_ignored(kind: str, name: str) -> None:
+    with pytest.raises(Problem) as caught:
+        drafts(kind, b"{}", (name, "1"))
+    assert caught.value.status == 400
+    assert caught.value.detail.startswith(f'the header "{name.lower()}" means nothing')
+
+
 @pytest.mark.parametrize("body", [b'{"order":1}', b'{"key":"k","value":1}', b"[1]", b"no JSON"])
 def test_json_that_headers_describe_is_a_raw_value(body: bytes) -> None:
     assert handed(JSON, body, ("Kafka-Key", "k")) == ([Draft(b"k", body, ())], True)

@@ -212,6 +212,7 @@ async def test_answers_are_those_of_aiohttp_byte_for_byte(
         request(BODY, "Kafka-Partition: x"),
         request(BODY, "Kafka-Partition: 100000"),
         request(BODY, "Kafka-Header-a: 1", "Kafka-Header-a: 2"),
+        request(BODY, "Kafka-Partiton: 1"),
         request(BODY, "Origin: http://localhost"),
         request(BODY, "Sec-Fetch-Site: cross-site"),
         request(BODY, "Content-Encoding: gzip"),
