@@ -111,7 +111,7 @@ class _FileReader:
         what = "signal" if path[-2:-1] == (SIGNALS.name,) else "key"
         fix = hint(path[-1], known)
         if path in _SOURCES_OWN:
-            fix = f"leave it out; only beside {keys.BLOCK} is it passed over"
+            fix = f"{_SOURCES_OWN[path]}; only beside {keys.BLOCK} is it passed over"
         self._refuse(path, entry.line, ".".join(path), f"is an unknown {what}", fix)
 
     def _origin(self, line: int, path: Path, text: str | None = None) -> Origin:
@@ -121,8 +121,8 @@ class _FileReader:
         self.layer.refuse(path, Origin(self.source, line, key), problem, fix)
 
 
-_SOURCES_OWN = (("server",), ("kafka", "brokers"))
-"""What the source system's own file has, and nobody else's."""
+_SOURCES_OWN = {("server",): "leave it out", ("kafka", "brokers"): "write bootstrap_servers"}
+"""What the source system's own file has, and nobody else's; and what to do without its block."""
 
 
 def _is_ours(name: str, node: Node) -> bool:
