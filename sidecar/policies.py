@@ -8,6 +8,7 @@ import msgspec
 
 from sidecar.config import model
 from sidecar.config.model import Breaker, Config, policy_hash
+from sidecar.core.naming import DEFAULT_NAME
 from sidecar.core.signal_settings import (
     AutoThreshold,
     Delivery,
@@ -29,10 +30,24 @@ T = TypeVar("T")
 
 def policies(config: Config) -> list[Policy]:
     """Every breaker's policy, as the rules need it."""
-    return [_policy(breaker) for breaker in config.breakers.values()]
+    return [
+        _policy(breaker, _reports_prefix(breaker, config.store))
+        for breaker in config.breakers.values()
+    ]
 
 
-def _policy(breaker: Breaker) -> Policy:
+def _reports_prefix(breaker: Breaker, store: str) -> str:
+    """Where its reports lie.
+
+    In memory they come by name alone, so breakers whose prefix is the same keep theirs apart: who
+    reports for one doesn't mean the others. In Consul the keys are the fleet's, and as configured.
+    """
+    if store == "memory" and breaker.name != DEFAULT_NAME:
+        return f"{breaker.consul_key_prefix}@{breaker.name}"
+    return breaker.consul_key_prefix
+
+
+def _policy(breaker: Breaker, reports_prefix: str) -> Policy:
     threshold, auto = _threshold(breaker)
     return Policy(
         name=breaker.name,
@@ -52,7 +67,7 @@ def _policy(breaker: Breaker) -> Policy:
         reassert=breaker.foreign_writes == "reassert",
         deny_status=breaker.deny_status,
         fingerprint=policy_hash(breaker),
-        reports_prefix=breaker.consul_key_prefix,
+        reports_prefix=reports_prefix,
         signals=_signals(breaker.signals),
         topic=breaker.topic,
         group=breaker.group,

@@ -23,7 +23,7 @@ def warnings(config: Config) -> list[str]:
     """Every warning of a configuration, each with its key first; empty where it is sound."""
     found = [*_listen(config), *_store(config)]
     if config.store == "consul":
-        found += _consul(config)
+        found += [*_consul(config), *_prefixes(config)]
     found += _register(config)
     found += _spool(config)
     for breaker in config.breakers.values():
@@ -33,7 +33,6 @@ def warnings(config: Config) -> list[str]:
             at = f"breakers.{breaker.name}.signals.delivery.local"
             found.append(f"{at}: has no effect, since reports: off takes no producer's word")
         found += _lag(breaker)
-    found += _prefixes(config)
     return found
 
 

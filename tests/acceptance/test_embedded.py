@@ -116,6 +116,20 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         assert daemon.allowed().status == 503, "a goodbye is no recovery"
 
 
+def test_a_report_for_one_breaker_is_none_for_another() -> None:
+    """In memory, where nothing but the name says whose it is."""
+    with Daemon({"breakers": {"default": {}, "orders": {}, "refunds": {}}}) as daemon:
+        for name in ("orders", "refunds"):
+            report = {"instance": "c-1", "count_fail": 25 if name == "orders" else 1}
+            assert daemon.request("POST", f"/v1/report/{name}", report).status == 202
+        assert [daemon.allowed(n).status for n in ("orders", "refunds", "default")] == [
+            503,
+            200,
+            200,
+        ]
+        assert daemon.get("/v1/breakers/default").body["reporters"] == {"fresh": 0, "stale": 0}
+
+
 def test_a_withdrawn_report_counts_no_more(embedded: Daemon) -> None:
     """15 of one that left and 15 of another are not 30."""
     assert embedded.post("/v1/report", {"instance": "w1", "count_fail": 15}).status == 202

@@ -66,9 +66,9 @@ LAG = """\
             "breakers.a.signals.delivery.local",
         ),
         (f"{LAG}{{window: 14s}}}}}}}}}}", "breakers.a.signals.lag.window"),
-        ("breakers: {a: {}, b: {}}", "breakers.b.consul_key_prefix"),
+        ("{store: consul, breakers: {a: {}, b: {}}}", "breakers.b.consul_key_prefix"),
         (
-            "breakers: {a: {consul_key_prefix: m}, b: {consul_key_prefix: m/x}}",
+            "{store: consul, breakers: {a: {consul_key_prefix: m}, b: {consul_key_prefix: m/x}}}",
             "breakers.b.consul_key_prefix",
         ),
     ],
@@ -81,3 +81,7 @@ def test_each_warning_names_its_key(text: str, key: str) -> None:
 def test_a_secret_over_loopback_or_a_socket_is_fine() -> None:
     assert warnings(load("consul: {token_file: b, address: '127.0.0.1:1'}", environ={})) == []
     assert warnings(load("consul: {token: b, address: 'unix:///a'}", environ={})) == []
+
+
+def test_in_memory_breakers_share_no_reports() -> None:
+    assert warnings(load("breakers: {a: {}, b: {}}", environ={})) == []
