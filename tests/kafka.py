@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import for_code
 from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.structs import OffsetAndMetadata
 
 from tools.servers.kafka import START_DEADLINE_S, Broker, KafkaCluster, blocking
@@ -49,7 +50,7 @@ class Kafka(KafkaCluster):
         placement: Mapping[int, Sequence[int]] | None = None,
         **config: str,
     ) -> str:
-        """Make a topic and wait until each partition has a leader; returns the name.
+        """Make a topic and wait until each partition's leader serves it; returns the name.
 
         Args:
             placement: the brokers of each partition, the preferred leader first.
@@ -78,6 +79,13 @@ class Kafka(KafkaCluster):
             )
 
         poll_until_sync(led, START_DEADLINE_S, f"every broker knows the leaders of {name}")
+        leaders = self.leaders(name)
+        # A broker knows what it leads a moment before it does.
+        poll_until_sync(
+            lambda: self.ask(lambda admin: _served(admin, name, leaders)),
+            START_DEADLINE_S,
+            f"{name} is served",
+        )
         return name
 
     def delete_topic(self, name: str) -> None:
@@ -179,3 +187,14 @@ class Kafka(KafkaCluster):
             }
 
         return self.ask(look)
+
+
+async def _served(admin: AIOKafkaAdminClient, topic: str, leaders: Mapping[int, int]) -> bool:
+    """Whether each leader says where its partitions end."""
+    for node in set(leaders.values()):
+        ends = [(partition, -1) for partition, leader in leaders.items() if leader == node]
+        asked = OffsetRequest(-1, 0, [(topic, ends)])
+        (told,) = (await admin._send_request_to_node(node, asked)).to_object()["topics"]
+        if any(partition["error_code"] for partition in told["partitions"]):
+            return False
+    return True

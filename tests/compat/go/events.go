@@ -10,14 +10,15 @@ import (
 
 // event is one line of stdout. A test follows these instead of guessing by time.
 type event struct {
-	At       time.Time `json:"at"`
-	Event    string    `json:"event"`
-	Key      string    `json:"key,omitempty"`
-	From     string    `json:"from,omitempty"`
-	State    string    `json:"state,omitempty"`
-	By       string    `json:"by,omitempty"`
-	Allowed  *bool     `json:"allowed,omitempty"`
-	Failures *int64    `json:"failures,omitempty"`
+	At       time.Time  `json:"at"`
+	Event    string     `json:"event"`
+	Key      string     `json:"key,omitempty"`
+	From     string     `json:"from,omitempty"`
+	State    string     `json:"state,omitempty"`
+	Since    *time.Time `json:"since,omitempty"`
+	By       string     `json:"by,omitempty"`
+	Allowed  *bool      `json:"allowed,omitempty"`
+	Failures *int64     `json:"failures,omitempty"`
 }
 
 var stdout struct {

@@ -89,7 +89,8 @@ func (p *producer) become(next breakerState, by string) {
 	admits := next.allowed()
 	from := p.local.CurrentState
 	p.local = next
-	emit(event{Event: "state", From: from, State: next.CurrentState, By: by, Allowed: &admits})
+	emit(event{Event: "state", From: from, State: next.CurrentState, Since: &next.LastChanged,
+		By: by, Allowed: &admits})
 }
 
 // evaluate is the producer's own state machine, which moves the shared state by timer.
