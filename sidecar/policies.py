@@ -39,10 +39,11 @@ def policies(config: Config) -> list[Policy]:
 def _reports_prefix(breaker: Breaker, store: str) -> str:
     """Where its reports lie.
 
-    In memory they come by name alone, so breakers whose prefix is the same keep theirs apart: who
-    reports for one doesn't mean the others. In Consul the keys are the fleet's, and as configured.
+    In memory they come by a breaker's name. Those that say no prefix don't share the default one:
+    who reports for one of them doesn't mean the others. In Consul the keys are as configured.
     """
-    if store == "memory" and breaker.name != DEFAULT_NAME:
+    unsaid = breaker.consul_key_prefix == Breaker().consul_key_prefix
+    if store == "memory" and unsaid and breaker.name != DEFAULT_NAME:
         return f"{breaker.consul_key_prefix}@{breaker.name}"
     return breaker.consul_key_prefix
 

@@ -23,7 +23,7 @@ def warnings(config: Config) -> list[str]:
     """Every warning of a configuration, each with its key first; empty where it is sound."""
     found = [*_listen(config), *_store(config)]
     if config.store == "consul":
-        found += [*_consul(config), *_prefixes(config)]
+        found += _consul(config)
     found += _register(config)
     found += _spool(config)
     for breaker in config.breakers.values():
@@ -33,6 +33,7 @@ def warnings(config: Config) -> list[str]:
             at = f"breakers.{breaker.name}.signals.delivery.local"
             found.append(f"{at}: has no effect, since reports: off takes no producer's word")
         found += _lag(breaker)
+    found += _prefixes(config)
     return found
 
 
@@ -204,7 +205,8 @@ def _shed(breaker: Breaker) -> Iterator[str]:
 def _prefixes(config: Config) -> Iterator[str]:
     for one, other in combinations(config.breakers.values(), 2):
         mine, theirs = one.consul_key_prefix, other.consul_key_prefix
-        if overlap(mine, theirs):
+        unsaid = config.store == "memory" and mine == theirs == Breaker().consul_key_prefix
+        if overlap(mine, theirs) and not unsaid:
             how = "is also that" if mine == theirs else f"({mine}) overlaps that ({theirs})"
             yield (
                 f"breakers.{other.name}.consul_key_prefix: {how} of {one.name};"

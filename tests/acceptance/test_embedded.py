@@ -117,16 +117,15 @@ def test_the_defaults_are_those_of_the_contract() -> None:
 
 
 def test_a_report_for_one_breaker_is_none_for_another() -> None:
-    """In memory, where nothing but the name says whose it is."""
-    with Daemon({"breakers": {"default": {}, "orders": {}, "refunds": {}}}) as daemon:
-        for name in ("orders", "refunds"):
-            report = {"instance": "c-1", "count_fail": 25 if name == "orders" else 1}
+    """In memory, where nothing but the name says whose it is, unless they share a prefix."""
+    shared = {"consul_key_prefix": "both"}
+    names = ("orders", "refunds", "default", "a", "b")
+    breakers = {name: shared if name in {"a", "b"} else {} for name in names}
+    with Daemon({"breakers": breakers}) as daemon:
+        for name, failures in (("orders", 25), ("refunds", 1), ("a", 25)):
+            report = {"instance": "c-1", "count_fail": failures}
             assert daemon.request("POST", f"/v1/report/{name}", report).status == 202
-        assert [daemon.allowed(n).status for n in ("orders", "refunds", "default")] == [
-            503,
-            200,
-            200,
-        ]
+        assert [daemon.allowed(name).status for name in names] == [503, 200, 200, 503, 503]
         assert daemon.get("/v1/breakers/default").body["reporters"] == {"fresh": 0, "stale": 0}
 
 

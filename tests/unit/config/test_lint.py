@@ -68,7 +68,7 @@ LAG = """\
         (f"{LAG}{{window: 14s}}}}}}}}}}", "breakers.a.signals.lag.window"),
         ("{store: consul, breakers: {a: {}, b: {}}}", "breakers.b.consul_key_prefix"),
         (
-            "{store: consul, breakers: {a: {consul_key_prefix: m}, b: {consul_key_prefix: m/x}}}",
+            "breakers: {a: {consul_key_prefix: m}, b: {consul_key_prefix: m/x}}",
             "breakers.b.consul_key_prefix",
         ),
     ],
@@ -83,5 +83,5 @@ def test_a_secret_over_loopback_or_a_socket_is_fine() -> None:
     assert warnings(load("consul: {token: b, address: 'unix:///a'}", environ={})) == []
 
 
-def test_in_memory_breakers_share_no_reports() -> None:
+def test_in_memory_breakers_that_say_no_prefix_share_no_reports() -> None:
     assert warnings(load("breakers: {a: {}, b: {}}", environ={})) == []
