@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import gc
 import signal
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -24,6 +27,7 @@ def pytest_configure() -> None:
 
     No generated case is timed: on a busy machine that would say something of the machine alone.
     """
+    ast.parse = _parse_undisturbed(ast.parse)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     present = settings()  # under CI=true Hypothesis chose one that draws the same each time
     settings.register_profile(
@@ -41,19 +45,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                     item.add_marker(name)
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """No garbage is collected while a failure is put in words.
+def _parse_undisturbed(parse: Callable[..., Any]) -> Callable[..., Any]:
+    """`ast.parse` without a collection of garbage in the middle.
 
-    That parses source. A forgotten task that is collected meanwhile logs a traceback, which parses
-    too, and in early releases of Python 3.11 and 3.12 (cpython's gh-106905) the outer parse then
-    ends the whole run with a SystemError that hides the failure.
+    A forgotten task that is collected then logs a traceback, for which source is parsed as well,
+    and in early releases of Python 3.11 and 3.12 (cpython's gh-106905) the outer parse then ends
+    with a SystemError: in a report it would hide the failure, at the end of a run make it fail.
     """
-    gc.disable()
-    try:
-        return (yield)
-    finally:
-        gc.enable()
+
+    @functools.wraps(parse)
+    def undisturbed(*args: Any, **kwargs: Any) -> Any:
+        was_on = gc.isenabled()
+        gc.disable()
+        try:
+            return parse(*args, **kwargs)
+        finally:
+            if was_on:
+                gc.enable()
+
+    return undisturbed
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from sidecar.consumer.told import words
+
 CLOSE_S = 2.0
 """For closing connections, which wait for nobody."""
 
@@ -44,7 +46,7 @@ def _why(ended: asyncio.Task[None]) -> str:
     if ended.cancelled():
         return "a fetch of it had to be cancelled"
     error = ended.exception()
-    return "" if error is None else f"{type(error).__name__}: {error}".removesuffix(": ")
+    return "" if error is None else words(error)
 
 
 def _heard(ended: asyncio.Task[None]) -> None:
