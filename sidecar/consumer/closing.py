@@ -33,6 +33,23 @@ async def close(consumer: Any, within_s: float) -> str:
     return why
 
 
+def hear_commits(consumer: Any) -> None:
+    """Have an end of each commit heard, also of one that its caller no longer waits for.
+
+    aiokafka shields it, so it goes on after a deadline of ours; asyncio would tell of its failure
+    at length, long after we have.
+    """
+    coordinator = consumer._coordinator
+    commit = coordinator._do_commit_offsets
+
+    def heard(*args: Any) -> asyncio.Task[None]:
+        task = asyncio.create_task(commit(*args), name="breaker-offsets")
+        task.add_done_callback(_heard)
+        return task
+
+    coordinator._do_commit_offsets = heard
+
+
 async def _within(limit_s: float, part: Any) -> None:
     closing = asyncio.create_task(part.close(), name="breaker-close")
     closing.add_done_callback(_heard)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
-from sidecar.consumer.closing import close
+from sidecar.consumer.closing import close, hear_commits
 from sidecar.consumer.source import Place, Record, SourceError
 from sidecar.consumer.told import words
 
@@ -68,6 +68,7 @@ class Cluster:
         try:
             async with asyncio.timeout(self._timeout_s):
                 await consumer.start()
+                hear_commits(consumer)
                 told = await consumer._client.fetch_all_metadata()
                 parts = sorted(
                     TopicPartition(t, p) for t in topics for p in told.partitions_for_topic(t) or ()

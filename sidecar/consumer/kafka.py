@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
-from sidecar.consumer.closing import close
+from sidecar.consumer.closing import close, hear_commits
 from sidecar.consumer.source import Listener, NotOurs, Place, Record, SourceError
 from sidecar.consumer.told import words
 
@@ -72,6 +72,7 @@ class KafkaSource:
             # A group that is rebalancing answers when its slowest member has drained.
             async with asyncio.timeout(self._settings["rebalance_timeout_ms"] / 1000):
                 await consumer.start()
+            hear_commits(consumer)
         except (TimeoutError, KafkaError, OSError) as error:
             await self.stop()
             raise SourceError(f"the group can't be joined: {words(error)}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Iterator
 
@@ -25,7 +26,9 @@ def own_kafka() -> Iterator[Kafka]:
 
 @pytest.mark.kafka
 @pytest.mark.slow
-async def test_it_goes_on_afterwards_and_a_stop_does_not_wait_for_kafka(own_kafka: Kafka) -> None:
+async def test_it_goes_on_afterwards_and_a_stop_does_not_wait_for_kafka(
+    own_kafka: Kafka, caplog: pytest.LogCaptureFixture
+) -> None:
     own_kafka.create_topic("orders")
     own_kafka.produce("orders", [b"%d" % n for n in range(50)])
     seen: list[int] = []
@@ -59,3 +62,5 @@ async def test_it_goes_on_afterwards_and_a_stop_does_not_wait_for_kafka(own_kafk
         own_kafka.broker.thaw()
         runner.stop()
         await asyncio.wait([running], timeout=PATIENCE_S)
+    gc.collect()
+    assert [one.message for one in caplog.records if one.name == "asyncio"] == []
