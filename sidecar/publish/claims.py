@@ -11,6 +11,7 @@ from sidecar.core.placing import UNPLACED
 from sidecar.core.publishing import Delivered, Outcome, Refusal, Refused, Spooled
 from sidecar.core.spooling import Accepted, Claim, Idempotency, Keys
 from sidecar.publish.ticket import Ticket
+from sidecar.publish.topic import Topic
 
 
 class Claims:
@@ -20,7 +21,7 @@ class Claims:
         given: the client's key, and a digest of what came with it.
     """
 
-    def __init__(self, keys: Keys, topic: str, given: tuple[str, bytes], wall_at: float) -> None:
+    def __init__(self, keys: Keys, topic: Topic, given: tuple[str, bytes], wall_at: float) -> None:
         self._keys = keys
         self._topic = topic
         self._given = given
@@ -31,8 +32,14 @@ class Claims:
         """The key to keep with a record."""
         return self._mine.get(index)
 
+    @property
+    def any(self) -> bool:
+        """Whether any of its records is new."""
+        return bool(self._mine)
+
     async def take(self, ticket: Ticket) -> None:
-        """Claim a key for each record; those that have an answer already get it here.
+        """Claim a key for each record; those that have an answer already get it here, or wait
+        for a better one where their sender does.
 
         Raises:
             SpoolFault: spooled keys can't be looked up now; nothing is held then.
@@ -41,18 +48,25 @@ class Claims:
         try:
             for index in range(len(ticket.outcomes)):
                 what = of_record(key, fingerprint, index)
-                claim = await self._keys.claim(self._topic, what, self._at)
+                claim = await self._keys.claim(self._topic.name, what, self._at)
                 if claim is Claim.YOURS:
                     self._mine[index] = what
                 elif isinstance(claim, Accepted):
-                    ticket.settle(index, _outcome(claim))
+                    self._accepted(claim, ticket, index)
                 else:
                     ticket.settle(index, _refused(claim))
         except BaseException:
             for what in self._mine.values():
-                self._keys.abandon(self._topic, what.key)
+                self._keys.abandon(self._topic.name, what.key)
             self._mine.clear()
             raise
+
+    def _accepted(self, claim: Accepted, ticket: Ticket, index: int) -> None:
+        """It was before. Who waits for Kafka's word waits for it as the first sender would."""
+        outcome = _outcome(claim)
+        ticket.note(index, outcome)
+        if not (ticket.delivered and self._topic.await_delivery(claim, ticket, index)):
+            ticket.settle(index, outcome)
 
     def settle(self, outcomes: list[Outcome], wall_at: float) -> None:
         """The answers are there. The spool has settled what it holds by itself."""
@@ -61,9 +75,9 @@ class Claims:
             if isinstance(outcome, Delivered):
                 partition, offset, cluster = outcome
                 accepted = Accepted(partition=partition, offset=offset, cluster=cluster)
-                self._keys.settle(self._topic, what, accepted, wall_at)
+                self._keys.settle(self._topic.name, what, accepted, wall_at)
             elif not isinstance(outcome, Spooled):
-                self._keys.abandon(self._topic, what.key)
+                self._keys.abandon(self._topic.name, what.key)
 
 
 def _outcome(accepted: Accepted) -> Outcome:

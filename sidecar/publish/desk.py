@@ -266,11 +266,12 @@ class Desk:
                 if refused := self._full(topic):
                     return ticket.finish(refused)
                 if idempotency is not None:
-                    claims = Claims(self._keys, topic.name, idempotency, self._around.wall())
+                    claims = Claims(self._keys, topic, idempotency, self._around.wall())
                     await claims.take(ticket)
                     if ticket.done.done():
                         return ticket.finish(NOTHING)
-                await self._send(topic, drafts, ticket, claims)
+                if claims is None or claims.any:
+                    await self._send(topic, drafts, ticket, claims)
                 await ticket.done
         except SpoolFault as fault:
             return ticket.finish(Refused(Refusal.SPOOL_FAILED, str(fault)))

@@ -27,7 +27,8 @@ from sidecar.core.publishing import (
     Refused,
     Spooled,
 )
-from sidecar.publish.ticket import Item, Ticket, settle_all
+from sidecar.publish.ticket import Item, settle_all
+from sidecar.publish.waiters import Waiters
 from sidecar.telemetry import names
 
 if TYPE_CHECKING:
@@ -60,8 +61,7 @@ class Lane:
         """The spool has got something for the replay."""
         self.moved = asyncio.Event()
         """The gate did, and who waits at it should look again."""
-        self.waiters: dict[int, tuple[Ticket, int]] = {}
-        """Who waits for the delivery of which sequence."""
+        self.waiters = Waiters()
         self._queue: deque[Item] = deque()
         self._wake = asyncio.Event()
         self._limit: asyncio.Timeout | None = None
@@ -280,19 +280,21 @@ class Lane:
             # All of them at once: the replay may be at these records already.
             if ticket.delivered and not ticket.given_up:
                 ticket.note(index, Spooled(told, seq))
-                self.waiters[seq] = (ticket, index)
+                self.waiters.add(seq, ticket, index)
         for at, ((_, ticket, index), seq) in enumerate(zip(items, seqs, strict=True)):
             if at % PIECE == PIECE - 1:
                 await asyncio.sleep(0)
             if not ticket.delivered or ticket.given_up:
                 ticket.settle(index, Spooled(told, seq))
 
-    def replayed(self, seq: int, outcome: Delivered) -> None:
-        """A spooled record is in Kafka now: tell who waits for that."""
-        waiter = self.waiters.pop(seq, None)
-        if waiter is not None:
-            ticket, index = waiter
-            ticket.settle(index, outcome)
+    def undelivered(self, seq: int) -> bool:
+        """Whether a spooled record is still to be delivered."""
+        spool = self._around.spool
+        return (
+            spool is not None
+            and seq > self.waiters.told
+            and seq > spool.backlog(self.topic.name, self.partition).done_seq
+        )
 
 
 def delivered(confirmed: Confirmed, partition: int, at: int) -> Delivered:

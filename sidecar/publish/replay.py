@@ -140,7 +140,7 @@ class Replay:
         self._around.telemetry.count(names.SPOOL_REPLAYED, len(batch), topic=self._topic.label)
         if self._lane.waiters:
             for at, stored in enumerate(batch):
-                self._lane.replayed(stored.seq, delivered(confirmed, partition, at))
+                self._lane.waiters.tell(stored.seq, delivered(confirmed, partition, at))
 
     async def _unplaced(self, batch: Sequence[Stored]) -> None:
         """Place what nobody could place before, and send it partition by partition."""
@@ -166,7 +166,7 @@ class Replay:
 
     async def _note(self, seq: int, *, whole: bool) -> None:
         """Let the spool know, aside while there is more to send."""
-        self._sent = max(self._sent, seq)
+        self._sent = self._lane.waiters.told = max(self._sent, seq)
         if self._noting is None or self._noting.done():
             self._noting = asyncio.get_running_loop().create_task(
                 self._note_on(), name=f"note {self._name}/{self._partition}"
@@ -227,7 +227,7 @@ class Replay:
         self._lane.dead(fault, len(batch))
         self._tell(names.DEAD_LETTER, said, "error", records=len(batch))
         for one in batch:
-            self._lane.waiters.pop(one.seq, None)
+            self._lane.waiters.forget(one.seq)
 
     async def _failed(self, why: str) -> None:
         """Stand still for a while, longer each time."""

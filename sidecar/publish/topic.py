@@ -24,10 +24,11 @@ from sidecar.core.publishing import (
     Spooled,
     TopicPolicy,
 )
-from sidecar.core.spooling import NewRecord
+from sidecar.core.spooling import Accepted, NewRecord
 from sidecar.publish.around import Around
 from sidecar.publish.lane import Lane
 from sidecar.publish.pair import Pair
+from sidecar.publish.ticket import Ticket
 from sidecar.telemetry import names
 
 PRESENCE_S: Final = 5.0
@@ -244,6 +245,15 @@ class Topic:
         )
         if self.policy.outage in {Outage.BREAKER, Outage.DUAL}:
             self.hurry()
+
+    def await_delivery(self, accepted: Accepted, ticket: Ticket, index: int) -> bool:
+        """Have a record of a request wait for one that is in the spool; False: it is there no more,
+        or nobody knows where."""
+        lane = self.lanes.get(accepted.partition)
+        if lane is None or accepted.seq is None or not lane.undelivered(accepted.seq):
+            return False
+        lane.waiters.add(accepted.seq, ticket, index)
+        return True
 
     def hurry(self) -> None:
         """Let nothing that is on its way be waited for much longer."""

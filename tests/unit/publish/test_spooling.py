@@ -361,6 +361,42 @@ async def test_a_key_is_accepted_once_also_through_the_spool() -> None:
         assert await one.publish(b"0", b"1", partition=0, once=("k", b"p")) == first
 
 
+async def test_a_repeated_request_waits_for_delivery_as_the_first_one_does() -> None:
+    async with shop(Outage.BREAKER) as one:
+        once = ("k", b"p")
+        one.kafka.fault = AWAY
+        spooled: list[Outcome] = [Spooled(0, 1), Spooled(0, 2)]
+        assert await one.publish(b"0", b"1", partition=0, once=once) == spooled
+        repeated = [
+            asyncio.create_task(
+                one.publish(b"0", b"1", partition=0, once=once, delivered=True), name=f"repeat {n}"
+            )
+            for n in range(2)
+        ]
+        (lane,) = one.desk.topics[TOPIC].lanes.values()
+        await poll_until(lambda: len(lane.waiters) == 2, 2.0, "they wait")
+        assert await one.publish(b"0", b"1", partition=0, once=once) == spooled, "others don't"
+        assert not any(task.done() for task in repeated)
+        one.kafka.fault = None
+        for task in repeated:
+            assert await task == [Delivered(0, 0), Delivered(0, 1)]
+        assert one.kafka.values(0) == [b"0", b"1"]
+        # Once it is delivered, nobody knows more of it than that it was spooled, and nobody waits.
+        async with asyncio.timeout(1.0):
+            assert await one.publish(b"0", b"1", once=once, delivered=True) == spooled
+
+
+async def test_a_repeated_request_is_told_what_is_known_when_its_time_is_over() -> None:
+    async with shop(Outage.SPOOL_ALL) as one:
+        one.kafka.fault = AWAY
+        assert await one.publish(b"0", partition=1, once=("k", b"p")) == [Spooled(1, 1)]
+        again = asyncio.create_task(one.publish(b"0", once=("k", b"p"), delivered=True))
+        (lane,) = one.desk.topics[TOPIC].lanes.values()
+        await poll_until(lambda: len(lane.waiters) == 1, 2.0, "it waits")
+        assert await again == [Spooled(1, 1)]
+        await poll_until(lambda: len(lane.waiters) == 0, 2.0, "nobody is left behind")
+
+
 async def test_a_key_that_came_with_anothers_spool_is_not_called_delivered() -> None:
     async with shop(Outage.BREAKER) as one:
         adopted = Accepted(partition=UNPLACED, spooled=True)
