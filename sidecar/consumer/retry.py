@@ -72,6 +72,10 @@ class RetryPolicy:
         """The number of retry topics."""
         return len(self.delays_s)
 
+    def topics(self, topic: str) -> list[str]:
+        """The retry topics of `topic`, tier by tier."""
+        return [retry_topic(topic, tier) for tier in range(1, self.tiers + 1)]
+
     def after_transient(self, *, failed: int, tier: int, draw: float) -> Step:
         """After a failure that may pass.
 

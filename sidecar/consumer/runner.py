@@ -7,23 +7,17 @@ import logging
 import signal
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from sidecar.consumer.brake import Brake
 from sidecar.consumer.event import Handler, awaitable
-from sidecar.consumer.flow import Flow, Hooks
-from sidecar.consumer.giving import Keeper
+from sidecar.consumer.flow import Hooks
 from sidecar.consumer.identity import Identify, Versioned, by_content
-from sidecar.consumer.kafka import KafkaSource
 from sidecar.consumer.ledger import Ledger
-from sidecar.consumer.moving import Mover
-from sidecar.consumer.reading import Reader
+from sidecar.consumer.parts import Clients, Parts
 from sidecar.consumer.report import Report, Reporter
-from sidecar.consumer.retry import RetryPolicy, dead_topic, retry_topic
+from sidecar.consumer.retry import RetryPolicy, dead_topic
 from sidecar.consumer.settings import Limits
-from sidecar.consumer.sink import KafkaSink, ensure_topics
 from sidecar.consumer.source import Source
 from sidecar.consumer.store import Store
 from sidecar.consumer.told import words
@@ -41,15 +35,6 @@ STILL_S = 2.0
 
 class RunnerFailed(Exception):
     """A part of the runner ended that must not. What was not committed comes again."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Side:
-    """A source, with who reads and commits it."""
-
-    source: Source
-    reader: Reader
-    keeper: Keeper
 
 
 class Runner(Generic[T]):
@@ -117,106 +102,36 @@ class Runner(Generic[T]):
         consumer: Mapping[str, Any] | None = None,
         source: Callable[[Collection[str], str], Source] | None = None,
     ) -> None:
-        if version is not None and store is None:
-            raise ValueError("a version gate needs a store: what is the newest is kept there")
-        if identity is not by_content and store is None:
-            raise ValueError("an identity needs a store: what was handled is kept there")
+        limits = Limits() if limits is None else limits
+        work = Work(
+            handler=awaitable(handler),
+            decode=decode,
+            permanent=permanent,
+            policy=RetryPolicy() if retry is None else retry,
+            ledger=_ledger(store, group, identity, version),
+            hooks=Hooks() if hooks is None else hooks,
+            handler_s=limits.handler_s,
+        )
         self._topics = [topics] if isinstance(topics, str) else list(topics)
-        self._policy = RetryPolicy() if retry is None else retry
-        self._limits = limits = Limits() if limits is None else limits
-        self._servers, self._client = bootstrap_servers, dict(client or {})
         self._create_topics = create_topics
-        self._ledger = None if store is None else Ledger(store, group, identity, version)
-        self.flow = Flow(limits.in_flight)
+        self._clients = clients = Clients(bootstrap_servers, dict(client or {}), limits.kafka_s)
+        if source is None:
+            source = partial(clients.source, consumer or {}, limits.drain_s)
+        self._parts = Parts(group, work, limits, clients.sink())
+        self._parts.read(self._topics, source)
+        self.flow = self._parts.flow
         """What is under way; for metrics and tests."""
-        self._sink = KafkaSink(
-            bootstrap_servers=bootstrap_servers, client=self._client, timeout_s=limits.kafka_s
-        )
-        self._mover = Mover(self.flow, self._sink, group)
-        self._workers = self._made_workers(
-            Work(
-                handler=awaitable(handler),
-                decode=decode,
-                permanent=permanent,
-                policy=self._policy,
-                ledger=self._ledger,
-                hooks=Hooks() if hooks is None else hooks,
-                handler_s=limits.handler_s,
-            )
-        )
-        make = partial(self._from_kafka, consumer or {}) if source is None else source
-        self._sides = self._made_sides(make, group)
-        self._reporter = (
-            None if report is None else Reporter(self.flow, self._sides[0].source, report)
-        )
+        self._reporter = _reporter(report, self._parts)
         self._stopping = asyncio.Event()
-
-    def _made_workers(self, work: Work) -> Workers:
-        limits = self._limits
-        brake = Brake(limits.brake_after, limits.brake_first_s, limits.brake_most_s)
-        return Workers(self.flow, self._mover, brake, work)
-
-    def _from_kafka(
-        self, consumer: Mapping[str, Any], topics: Collection[str], group: str
-    ) -> Source:
-        return KafkaSource(
-            bootstrap_servers=self._servers,
-            topics=topics,
-            group=group,
-            client=self._client,
-            consumer=consumer,
-            drain_s=self._limits.drain_s,
-            timeout_s=self._limits.kafka_s,
-        )
-
-    def _made_sides(
-        self, make: Callable[[Collection[str], str], Source], group: str
-    ) -> list[_Side]:
-        sides = [self._side(make, {topic: (topic, 0) for topic in self._topics}, group)]
-        if later := self._retry_topics():
-            # With a consumer of their own: one that waits for events of retry topics, of which
-            # there are few, would keep those of the topics themselves waiting.
-            sides.append(self._side(make, later, f"{group}.retry"))
-        return sides
-
-    def _side(
-        self,
-        make: Callable[[Collection[str], str], Source],
-        topics: Mapping[str, tuple[str, int]],
-        group: str,
-    ) -> _Side:
-        source = make(list(topics), group)
-        reader = Reader(
-            self.flow,
-            source,
-            self._policy,
-            topics,
-            per_partition=self._limits.per_partition,
-            kick=self._workers.kick,
-        )
-        keeper = Keeper(
-            self.flow,
-            source,
-            reader=reader,
-            workers=self._workers,
-            mover=self._mover,
-            ledger=self._ledger,
-            limits=self._limits,
-        )
-        return _Side(source, reader, keeper)
-
-    def _retry_topics(self) -> dict[str, tuple[str, int]]:
-        tiers = range(1, self._policy.tiers + 1)
-        return {retry_topic(topic, tier): (topic, tier) for topic in self._topics for tier in tiers}
 
     @property
     def workers(self) -> Workers:
         """Who is at work; for metrics."""
-        return self._workers
+        return self._parts.workers
 
     async def joined(self) -> None:
         """Wait until the first partitions are assigned."""
-        for side in self._sides:
+        for side in self._parts.sides:
             await side.keeper.joined.wait()
 
     def stop(self) -> None:
@@ -244,15 +159,15 @@ class Runner(Generic[T]):
                 await self._end(tasks)
 
     async def _begin(self, tasks: list[asyncio.Task[None]]) -> None:
-        if self._ledger is not None:
-            await self._ledger.try_out()
+        if (ledger := self._parts.work.ledger) is not None:
+            await ledger.try_out()
         if self._create_topics:
             await self._make_topics()
-        tasks += self._workers.start(self._limits.concurrency)
+        tasks += self._parts.workers.start(self._parts.limits.concurrency)
         tasks.append(asyncio.create_task(self._watch(), name="breaker-watch"))
         if self._reporter is not None:
             tasks.append(asyncio.create_task(self._reporter.run(), name="breaker-report"))
-        joining = asyncio.gather(*(side.source.start(side.keeper) for side in self._sides))
+        joining = asyncio.gather(*(side.source.start(side.keeper) for side in self._parts.sides))
         stopping = asyncio.create_task(self._stopping.wait(), name="breaker-stopping")
         both: list[asyncio.Future[Any]] = [joining, stopping]
         try:
@@ -265,30 +180,22 @@ class Runner(Generic[T]):
             await asyncio.wait(both)
         if self._stopping.is_set():
             return
-        for side in self._sides:
+        for side in self._parts.sides:
             tasks.append(asyncio.create_task(side.reader.run(), name="breaker-read"))
             tasks.append(asyncio.create_task(side.keeper.run(), name="breaker-commit"))
 
     async def _make_topics(self) -> None:
-        tiers = range(1, self._policy.tiers + 1)
-        wanted = {
-            topic: [*(retry_topic(topic, tier) for tier in tiers), dead_topic(topic)]
-            for topic in self._topics
-        }
-        made = await ensure_topics(
-            wanted,
-            bootstrap_servers=self._servers,
-            client=self._client,
-            timeout_s=self._limits.kafka_s,
-        )
+        policy = self._parts.work.policy
+        wanted = {topic: [*policy.topics(topic), dead_topic(topic)] for topic in self._topics}
+        made = await self._clients.ensure_topics(wanted)
         if made:
             log.info("made topics: %s", ", ".join(made))
 
     async def _watch(self) -> None:
         """Cancel what takes too long, and end with what must not have happened."""
         clock = asyncio.get_running_loop().time
-        while self._mover.fault is None:
-            self._workers.seats.watch()
+        while self._parts.mover.fault is None:
+            self._parts.workers.seats.watch()
             self.flow.told.tell()
             began = clock()
             await asyncio.sleep(WATCH_S)
@@ -299,7 +206,7 @@ class Runner(Generic[T]):
                     f"for {still_s:.1f} s: a handler that blocks the event loop (run it in a "
                     "thread), or a machine that slept; Kafka hears nothing from here meanwhile",
                 )
-        raise RunnerFailed("an event could not be moved") from self._mover.fault
+        raise RunnerFailed("an event could not be moved") from self._parts.mover.fault
 
     async def _until_stopped(self, tasks: list[asyncio.Task[None]]) -> None:
         stopping = asyncio.create_task(self._stopping.wait(), name="breaker-stopping")
@@ -316,15 +223,31 @@ class Runner(Generic[T]):
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
         """In order: read no more, finish what is begun, commit, say goodbye, give all back."""
         await _cancel([t for t in tasks if t.get_name() in {"breaker-read", "breaker-commit"}])
-        await asyncio.gather(*(side.keeper.give_back() for side in self._sides))
+        await asyncio.gather(*(side.keeper.give_back() for side in self._parts.sides))
         self.flow.told.tell(at_once=True)
         await _cancel(tasks)
         if self._reporter is not None:
             await self._reporter.leave()
-        await asyncio.gather(*(side.source.stop() for side in self._sides))
-        await self._sink.stop()
-        if self._ledger is not None:
-            await self._ledger.close()
+        await asyncio.gather(*(side.source.stop() for side in self._parts.sides))
+        await self._parts.sink.stop()
+        if (ledger := self._parts.work.ledger) is not None:
+            await ledger.close()
+
+
+def _ledger(
+    store: Store | None, group: str, identity: Identify, version: Versioned | None
+) -> Ledger | None:
+    if store is not None:
+        return Ledger(store, group, identity, version)
+    if version is not None:
+        raise ValueError("a version gate needs a store: what is the newest is kept there")
+    if identity is not by_content:
+        raise ValueError("an identity needs a store: what was handled is kept there")
+    return None
+
+
+def _reporter(report: Report | None, parts: Parts) -> Reporter | None:
+    return None if report is None else Reporter(parts.flow, parts.sides[0].source, report)
 
 
 async def _cancel(tasks: Collection[asyncio.Task[None]]) -> None:

@@ -9,17 +9,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from sidecar.consumer import Limits, RetryPolicy, SinkFailed, Store
-from sidecar.consumer.brake import Brake
-from sidecar.consumer.flow import Flow, Hooks
-from sidecar.consumer.giving import Keeper
+from sidecar.consumer.flow import Hooks
 from sidecar.consumer.headers import Header
 from sidecar.consumer.identity import Identify, Versioned, by_content
 from sidecar.consumer.ledger import Ledger
-from sidecar.consumer.moving import Mover
-from sidecar.consumer.reading import Reader
-from sidecar.consumer.retry import retry_topic
+from sidecar.consumer.parts import Parts
 from sidecar.consumer.source import Listener, Place, Record, SourceError
-from sidecar.consumer.working import Work, Workers
+from sidecar.consumer.working import Work
 from tests.servers import poll_until
 from tests.unit.consumer.records import Rec
 
@@ -140,43 +136,23 @@ class Kit:
     ) -> None:
         self.limits = limits or Limits(commit_every_s=0.02, drain_s=2.0)
         policy = policy or RetryPolicy(in_place=1, first_s=0.01, most_s=0.02, delays_s=(0.1,))
-        self.flow = Flow(self.limits.in_flight)
         self.source, self.sink = FakeSource(), FakeSink()
-        self.mover = Mover(self.flow, self.sink, "billing")
-        ledger = None if store is None else Ledger(store, "billing", identity, version)
-        self.workers = Workers(
-            self.flow,
-            self.mover,
-            Brake(self.limits.brake_after, self.limits.brake_first_s, self.limits.brake_most_s),
-            Work(
-                handler=handler,
-                decode=decode,
-                permanent=permanent,
-                policy=policy,
-                ledger=ledger,
-                hooks=hooks or Hooks(),
-                handler_s=self.limits.handler_s,
-            ),
+        work = Work(
+            handler=handler,
+            decode=decode,
+            permanent=permanent,
+            policy=policy,
+            ledger=None if store is None else Ledger(store, "billing", identity, version),
+            hooks=hooks or Hooks(),
+            handler_s=self.limits.handler_s,
         )
-        topics = {"orders": ("orders", 0)}
-        topics |= {retry_topic("orders", n): ("orders", n) for n in range(1, policy.tiers + 1)}
-        self.reader = Reader(
-            self.flow,
-            self.source,
-            policy,
-            topics,
-            per_partition=self.limits.per_partition,
-            kick=self.workers.kick,
+        parts = Parts("billing", work, self.limits, self.sink)
+        self.flow, self.mover, self.workers = parts.flow, parts.mover, parts.workers
+        later = enumerate(policy.topics("orders"), start=1)
+        side = parts.add(
+            self.source, {"orders": ("orders", 0)} | {name: ("orders", n) for n, name in later}
         )
-        self.keeper = Keeper(
-            self.flow,
-            self.source,
-            reader=self.reader,
-            workers=self.workers,
-            mover=self.mover,
-            ledger=ledger,
-            limits=self.limits,
-        )
+        self.reader, self.keeper = side.reader, side.keeper
 
     @property
     def counts(self) -> dict[str, int]:

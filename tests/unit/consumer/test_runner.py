@@ -40,6 +40,24 @@ def runner(handler: Any, source: FakeSource, *, store: Store | None = None) -> R
     )
 
 
+@pytest.mark.parametrize(
+    ("delays_s", "later"),
+    [((), []), ((1.0, 2.0), ["a.retry.1", "a.retry.2", "b.retry.1", "b.retry.2"])],
+)
+def test_retry_topics_are_read_by_a_group_of_their_own(
+    delays_s: tuple[float, ...], later: list[str]
+) -> None:
+    asked: list[tuple[list[str], str]] = []
+
+    def made(topics: Collection[str], group: str) -> FakeSource:
+        asked.append((list(topics), group))
+        return FakeSource()
+
+    retry = RetryPolicy(delays_s=delays_s)
+    Runner(["a", "b"], group="g", handler=Handling(), retry=retry, source=made)
+    assert asked == [(["a", "b"], "g"), *([(later, "g.retry")] if later else [])]
+
+
 async def test_a_handler_that_is_no_coroutine_function_is_given_one_event_and_no_more() -> None:
     handled: list[Event[bytes]] = []
     source = FakeSource()
