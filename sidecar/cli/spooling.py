@@ -261,13 +261,19 @@ def import_(folder: Path, lines: IO[str]) -> None:
     The sidecar there adopts them at its start. All of them are there, or none.
     """
     from sidecar.spool.lines import BadLine, from_lines
-    from sidecar.spool.offline import import_into
+    from sidecar.spool.offline import NoRecords, import_into
 
     def put() -> tuple[str, int]:
         return import_into(folder, from_lines(lines))
 
     try:
         name, count = _read(put)
+    except NoRecords as fault:
+        given = "standard input" if lines.name == "<stdin>" else printable(lines.name)
+        raise WrongUsage(
+            f"{given} holds no records: LINES must be what `spool export` writes, a line of JSON a "
+            "record; nothing was imported"
+        ) from fault
     except (BadLine, ValueError) as fault:
         raise WrongUsage(f"{printable(str(fault))}; nothing was imported") from fault
     click.echo(f"{count} records are in {printable(str(folder / name))}", err=True)

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
-from itertools import groupby
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Final
 
@@ -76,6 +76,10 @@ class Exported:
     records: int = 0
     lost: int = 0
     spools: list[str] = field(default_factory=list)
+
+
+class NoRecords(Exception):
+    """There is nothing to import."""
 
 
 class _Silent:
@@ -192,18 +196,24 @@ def import_into(root: Path, records: Iterable[tuple[str, int, NewRecord]]) -> tu
     It is there whole or not at all. Returns its name and how many records it has.
 
     Raises:
+        NoRecords: there is none; nothing was made.
         SpoolFault: the disk doesn't take it, or the very same is there already.
         ValueError: a record can't be kept.
     """
     files = Files()
     with _faults():
+        # Before anything is made: a spool of nothing would look like one that was carried over.
+        given = iter(records)
+        first = list(islice(given, 1))
+        if not first:
+            raise NoRecords
         files.make_folder(root)
         _clear(root)
         made = root / f".import-{secrets.token_hex(4)}"
         vault = open_vault(made, _SETTINGS, _Silent(), files, time.time)
         count, content = 0, blake2b(digest_size=8)
         try:
-            for (topic, partition), some in groupby(records, key=lambda one: one[:2]):
+            for (topic, partition), some in groupby(chain(first, given), key=lambda one: one[:2]):
                 encoded(topic)
                 packed, held = [], 0
                 for _, _, record in some:

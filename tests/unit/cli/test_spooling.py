@@ -220,6 +220,20 @@ def test_an_import_is_whole_or_nothing(
     assert list((tmp_path / "b").iterdir()) == []
 
 
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_an_import_of_nothing_is_told_and_makes_nothing(
+    tmp_path: Path, invoke: Invoke, content: str
+) -> None:
+    lines = tmp_path / "lines.ndjson"
+    lines.write_text(content)
+    for given, name in (([], "standard input"), ([str(lines)], str(lines))):
+        done = invoke("spool", "import", str(tmp_path / "b"), *given, input=content)
+        assert done.exit_code == 2
+        assert f"{name} holds no records" in done.stderr
+        assert "`spool export`" in done.stderr
+        assert not (tmp_path / "b").exists()
+
+
 def test_what_is_no_spool_is_wrong_usage(tmp_path: Path, invoke: Invoke) -> None:
     (tmp_path / "some").mkdir()
     for command in (("ls", "--folder"), ("verify",), ("export",)):
