@@ -145,6 +145,11 @@ def waiting(daemon: Daemon) -> int:
     return int(daemon.get("/v1/spool").body["records"])
 
 
+def outstanding(daemon: Daemon, topic: str) -> int:
+    (found,) = [t for t in daemon.get("/v1/spool").body["topics"] if t["topic"] == topic]
+    return int(found["outstanding"])
+
+
 def until_direct(daemon: Daemon, producer: Producer) -> None:
     """The backlog goes, and new records go straight again."""
     poll_until_sync(lambda: waiting(daemon) == 0, BACK_S, "the backlog is delivered")
@@ -442,6 +447,91 @@ def test_a_full_disk_refuses_whole_and_goes_on_when_there_is_room(
     total = sum(way.kafka.end_offsets(topic).values())
     large = {r.value.split(b":")[0] for r in way.kafka.read(topic, total) if len(r.value) > 1000}
     assert large == {b"%d" % n for n, answer in enumerate(answers) if answer.status == 202}
+
+
+FAILING = """
+import errno, os, pathlib, time
+
+there, sync = pathlib.Path(__file__).parent, os.fdatasync
+
+def fdatasync(fd):
+    with (there / "syncs").open("a") as file:
+        file.write("x")
+    while (there / "hold").exists():
+        time.sleep(0.01)
+    if (there / "fail").exists():
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    sync(fd)
+
+os.fdatasync = fdatasync
+"""
+"""A disk whose syncs wait while there is a file `hold`, and fail while there is one `fail`."""
+
+
+def test_a_failed_sync_closes_the_spool_until_a_restart(
+    way: Way, topic: str, tmp_path: Path
+) -> None:
+    disk, folder = tmp_path / "disk", tmp_path / "spool"
+    disk.mkdir()
+    (disk / "sitecustomize.py").write_text(FAILING)
+    first = way.kafka.create_topic(f"{topic}-disk", placement={0: [1], 1: [2]})
+    settings = config(way, topic, folder)
+    settings["publish"] |= {"timeout": "5s"}
+    settings["publish"]["topics"][first] = {"outage": "spool_all"}
+    straight, spooled = Producer(topic), Producer(first)
+    under_way = [Producer(first, number) for number in (100, 101, 102)]
+    refused: list[Answer] = []
+
+    def closed(answer: Answer) -> bool:
+        kind = answer.body.get("type") == "urn:breaker-sidecar:spool-unusable"
+        return kind and answer.status == 503 and answer.headers["retry-after"] == "1"
+
+    same = {"NOMAD_ALLOC_ID": "the-same"}
+    with Daemon(settings, env={**same, "PYTHONPATH": str(disk)}) as daemon:
+        until_direct(daemon, straight)
+        daemon.post(f"/v1/spool/{first}/pause", None)
+        assert {spooled.send(daemon, p).status for p in (0, 1) * 3} == {202}
+        (disk / "hold").touch()
+        (disk / "fail").touch()
+        threads = [
+            threading.Thread(target=lambda p=p: refused.append(p.send(daemon, 0)))
+            for p in under_way
+        ]
+        for thread in threads:
+            thread.start()
+        poll_until_sync(lambda: outstanding(daemon, first) == 3, 3.0, "they are under way")
+        assert daemon.allowed().status == 200
+        (disk / "hold").unlink()
+        for thread in threads:
+            thread.join(LATE_S)
+        assert len(refused) == 3
+        assert all(map(closed, refused))
+
+        (disk / "fail").unlink()  # the next sync would succeed, and would say nothing
+        syncs = (disk / "syncs").read_text()
+        assert all(closed(spooled.send(daemon, partition)) for partition in (0, 1, 0))
+        assert (disk / "syncs").read_text() == syncs
+        told = [entry for entry in daemon.logs() if entry["event"] == "spool_closed"]
+        assert [entry["level"] for entry in told] == ["error"]
+        assert "sync failed: Input/output error" in told[0]["error"]
+        seen = daemon.get("/v1/spool").body
+        assert (seen["fault"], seen["records"]) == (told[0]["error"], 6)
+        assert b"\nbreaker_spool_writable 0.0\n" in daemon.get("/metrics").content
+        assert daemon.allowed().status == 200
+        assert {straight.send(daemon, p).status for p in (0, 1)} == {200}, "others need no disk"
+        way.refuse()
+        assert {straight.send(daemon, p).status for p in (0, 1, 0)} <= {503, 504}
+        assert daemon.stop() == 0
+    way.heal()
+    with Daemon(settings, env=same) as daemon:
+        assert waiting(daemon) == 6
+        assert daemon.get("/v1/spool").body["fault"] is None
+        daemon.post(f"/v1/spool/{first}/resume", None)
+        until_direct(daemon, straight)
+        assert spooled.send(daemon, 0).status == 202
+        poll_until_sync(lambda: waiting(daemon) == 0, BACK_S, "the backlog is delivered")
+    for producer in (straight, spooled):
+        producer.check(way)
 
 
 @pytest.mark.parametrize(("outage", "statuses"), [("reject", {503, 504}), ("drop", {200})])
