@@ -65,7 +65,7 @@ def _counted(ours: Daemon, folder: Path, path: str, many: int, times: int) -> fl
 
 def measure(*, quick: bool) -> Iterator[Row]:
     """Each state, at 32 connections and at one."""
-    if absent := missing("valgrind", "callgrind_control"):
+    if absent := missing("valgrind"):
         yield Row(section=SECTION, what="/allowed", note=absent)
         return
     requests = QUICK_REQUESTS if quick else REQUESTS

@@ -6,13 +6,14 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from bench import clients, decisions, evaluation, spool, spool_memory, stalls
+from bench import clients, decisions, evaluation, instructions, spool, spool_memory, stalls
 from bench.handing import lines
-from bench.host import BenchError
+from bench.host import BenchError, missing
 from bench.table import Row, over_rounds, percentile, render
 from bench.wrk import command, parse, reports, same
 from tests.daemon import Daemon
@@ -83,6 +84,23 @@ def test_what_the_daemon_spends_within_a_request_is_told_apart_from_the_clock() 
     rows = list(stalls.measure(quick=True))
     assert len(rows) == 2 * len(decisions.STATES)
     assert all(row.value and row.peer_value for row in rows)
+
+
+def test_what_a_decision_costs_in_instructions_is_counted_where_valgrind_is() -> None:
+    rows = list(islice(instructions.measure(quick=True), 2))  # a state is like the next
+    if absent := missing("valgrind"):
+        assert [(row.value, row.note) for row in rows] == [(None, absent)]
+    else:
+        assert [row.what.rpartition(", ")[2] for row in rows] == ["32 connections", "1 connection"]
+        # Of one request; all of them together take millions.
+        assert all(row.value and 500 < row.value < 100_000 for row in rows)
+
+
+def test_without_valgrind_the_row_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    (row,) = instructions.measure(quick=True)
+    assert (row.value, row.verdict) == (None, "left out")
+    assert "not on PATH: valgrind" in row.note
 
 
 def test_the_table_shows_value_peer_ratio_target_and_note() -> None:
