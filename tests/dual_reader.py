@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Awaitable, Callable
 
 from sidecar.consumer import Dual, Event, Gap, Limits, RetryPolicy, Runner
 from sidecar.consumer.merge import SEQUENCE
@@ -18,6 +19,40 @@ from tests.publish_crash import number_of
 
 WAIT_S = 60.0
 """Longer than any cluster is away: whatever one of them has is waited for."""
+
+
+def of_both(
+    servers: tuple[str, str],
+    topic: str,
+    handle: Callable[[Event[bytes]], Awaitable[None]],
+    *,
+    wait_s: float,
+    on_gap: Callable[[Place, Gap], None],
+    on_late: Callable[[Record], None],
+    create_topics: bool = True,
+) -> tuple[Runner[bytes], Dual]:
+    """A runner on both clusters, and its source."""
+    first, second = servers
+    dual = Dual(
+        topic,
+        first=first,
+        second=second,
+        wait_s=wait_s,
+        timeout_s=3.0,
+        on_gap=on_gap,
+        on_late=on_late,
+    )
+    runner = Runner(
+        topic,
+        group=f"g-{topic}",
+        handler=handle,
+        bootstrap_servers=first,
+        retry=RetryPolicy(delays_s=()),
+        limits=Limits(concurrency=1, commit_every_s=0.1),
+        create_topics=create_topics,
+        source=dual,
+    )
+    return runner, dual
 
 
 def reader(first: str, second: str, topic: str, path: str) -> Runner[bytes]:
@@ -37,24 +72,16 @@ def reader(first: str, second: str, topic: str, path: str) -> Runner[bytes]:
     def gap(place: Place, told: Gap) -> None:
         write("gap", place.partition, *told)
 
-    return Runner(
+    runner, _ = of_both(
+        (first, second),
         topic,
-        group=f"g-{topic}",
-        handler=handle,
-        bootstrap_servers=first,
-        retry=RetryPolicy(delays_s=()),
-        limits=Limits(concurrency=1, commit_every_s=0.1),
-        create_topics=False,
-        source=Dual(
-            topic,
-            first=first,
-            second=second,
-            wait_s=WAIT_S,
-            timeout_s=3.0,
-            on_gap=gap,
-            on_late=late,
-        ),
+        handle,
+        wait_s=WAIT_S,
+        on_gap=gap,
+        on_late=late,
+        create_topics=False,  # the first cluster may be away
     )
+    return runner
 
 
 if __name__ == "__main__":

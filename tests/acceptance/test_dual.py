@@ -18,11 +18,12 @@ from typing import Any
 import pytest
 
 from bench import dual as bench_dual
-from sidecar.consumer import Dual, Event, Gap, Limits, RetryPolicy, Runner
+from sidecar.consumer import Dual, Event, Gap
 from sidecar.consumer.merge import Stamp, stamp_of
 from sidecar.consumer.source import Place, Record
 from tests import dual_crash
 from tests.daemon import Daemon
+from tests.dual_reader import of_both
 from tests.kafka import Kafka
 from tests.publish_crash import PARTITIONS, Told
 from tests.servers import free_port, poll_until
@@ -140,26 +141,8 @@ async def reading(servers: tuple[str, str], topic: str) -> AsyncIterator[Reading
     def late(record: Record) -> None:
         found.late[record.partition].append(int(record.value or b""))
 
-    first, second = servers
-    dual = Dual(
-        topic,
-        first=first,
-        second=second,
-        wait_s=WAIT_S,
-        timeout_s=3.0,
-        on_gap=gap,
-        on_late=late,
-    )
+    runner, dual = of_both(servers, topic, handle, wait_s=WAIT_S, on_gap=gap, on_late=late)
     found = Reading(dual)
-    runner = Runner(
-        topic,
-        group=f"g-{topic}",
-        handler=handle,
-        bootstrap_servers=first,
-        retry=RetryPolicy(delays_s=()),
-        limits=Limits(concurrency=1, commit_every_s=0.2),
-        source=dual,
-    )
     task = asyncio.create_task(runner.run(signals=False))
     try:
         yield found

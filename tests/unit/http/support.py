@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 
 from sidecar.core.board import Board, Cell
 from sidecar.core.decision import Contact, OnLoss
+from sidecar.core.errors import SpoolFault
 from sidecar.core.intake import Post
 from sidecar.core.override import Override
+from sidecar.core.publishing import Draft, Outcome, PublishPolicy, Spooled
 from sidecar.core.types import Policy, Record, Scalar, State, Transition
 
 WALL_AT = 1_795_000_000.0
@@ -117,6 +119,50 @@ class Paper:
 
     def describe(self) -> Mapping[str, object]:
         return {"role": "auto", "store": "memory", "uptime": 1.5}
+
+
+class Desk:
+    """The port `Publishing`: remembers, and answers when it is told to."""
+
+    def __init__(self, policy: PublishPolicy) -> None:
+        self.policy = policy
+        self.at_once = True
+        """Whether records can have their place without waiting."""
+        self.outcome: Outcome | None = Spooled(2, 7)
+        """What is answered soon; None: nothing, until a test does."""
+        self.fault: SpoolFault | None = None
+        """Of orders."""
+        self.drafts: list[tuple[str, Draft]] = []
+        self.open: list[Callable[[Outcome], None]] = []
+
+    def hand_over(self, topic: str, draft: Draft, answered: Callable[[Outcome], None]) -> bool:
+        if not self.at_once:
+            return False
+        self.drafts.append((topic, draft))
+        if self.outcome is None:
+            self.open.append(answered)
+        else:
+            asyncio.get_running_loop().call_soon(answered, self.outcome)
+        return True
+
+    async def publish(
+        self,
+        topic: str,
+        drafts: Sequence[Draft],
+        *,
+        delivered: bool,
+        idempotency: tuple[str, bytes] | None,
+    ) -> list[Outcome]:
+        self.drafts += [(topic, draft) for draft in drafts]
+        assert self.outcome is not None
+        return [self.outcome] * len(drafts)
+
+    def describe(self) -> Mapping[str, object]:
+        return {}
+
+    async def pause(self, topic: str, paused: bool) -> None:
+        if self.fault is not None:
+            raise self.fault
 
 
 class Log:

@@ -3,62 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator
 
 import pytest
 from pytest_aiohttp.plugin import AiohttpClient
 from yarl import URL
 
 from sidecar.core.errors import SpoolFault, SpoolUnknown
-from sidecar.core.publishing import Delivered, Draft, Outcome, PublishPolicy, TopicPolicy
+from sidecar.core.publishing import Delivered, PublishPolicy, TopicPolicy
 from sidecar.http.publish import Held
 from sidecar.http.server import HttpSettings, build_app
 from tests.servers import poll_until
 from tests.unit.http.conftest import Client
-from tests.unit.http.support import Clock, Log, Paper, metrics_text
+from tests.unit.http.support import Clock, Desk, Log, Paper, metrics_text
 
 RAW = {"Content-Type": "application/octet-stream"}
 PATH = "/v1/publish/orders"
-
-
-class PaperDesk:
-    """The port `Publishing`: takes everything, and keeps it."""
-
-    policy = PublishPolicy(
-        max_request_bytes=2000, max_outstanding_bytes=3000, topics={"orders": TopicPolicy()}
-    )
-
-    def __init__(self) -> None:
-        self.taken: list[Draft] = []
-        self.fault: SpoolFault | None = None
-
-    async def publish(
-        self,
-        topic: str,
-        drafts: Sequence[Draft],
-        *,
-        delivered: bool,
-        idempotency: tuple[str, bytes] | None,
-    ) -> list[Outcome]:
-        self.taken += drafts
-        return [Delivered(0, None) for _ in drafts]
-
-    def hand_over(self, topic: str, draft: Draft, answered: Callable[[Outcome], None]) -> bool:
-        raise AssertionError("connections of aiohttp's own have no lane")
-
-    def describe(self) -> Mapping[str, object]:
-        return {}
-
-    async def pause(self, topic: str, paused: bool) -> None:
-        if self.fault is not None:
-            raise self.fault
+LIMITS = PublishPolicy(
+    max_request_bytes=2000, max_outstanding_bytes=3000, topics={"orders": TopicPolicy()}
+)
 
 
 class Served:
     """The application with a desk of paper."""
 
     def __init__(self, start: AiohttpClient, paper: Paper, clock: Clock) -> None:
-        self.desk, self.held = PaperDesk(), Held()
+        self.desk, self.held = Desk(LIMITS), Held()
+        self.desk.outcome = Delivered(0, None)
         self._start, self._paper, self._clock = start, paper, clock
 
     async def client(self, *, open_orders: bool = True) -> Client:
@@ -87,7 +58,7 @@ async def test_what_is_too_large_for_ever_is_not_to_be_tried_again(
     client = await served.client()
     answer = await client.post(PATH, data=b"x" * size, headers=RAW)
     assert (answer.status, "Retry-After" in answer.headers) == (413, False)
-    assert served.desk.taken == []
+    assert served.desk.drafts == []
 
 
 @pytest.mark.parametrize("name", ["%2e", "a%20b", "x" * 250])
@@ -119,7 +90,7 @@ async def test_bodies_without_a_length_count_as_they_come(served: Served) -> Non
     assert (await first).status == 200
     assert (await client.post(PATH, data=quick(), headers=RAW)).status == 200
     assert served.held.bytes == 0
-    assert [len(draft.value or b"") for draft in served.desk.taken] == [1600, 1900]
+    assert [len(draft.value or b"") for _, draft in served.desk.drafts] == [1600, 1900]
 
 
 async def test_an_order_for_what_isnt_there_is_told_from_one_that_can_be_tried_again(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from sidecar.http.publish import Held
 from sidecar.http.publishlane import PublishLane
 from sidecar.http.settings import HttpSettings, LiveSettings, Transport
 from sidecar.http.turns import LATER, MORE, Later
-from tests.unit.http.support import Clock
+from tests.unit.http.support import Clock, Desk
 from tests.unit.http.twins import Side, converse, known, turns
 
 BODY = b"\x00record\r\n\xff"
@@ -35,47 +35,6 @@ LIMITS = PublishPolicy(
     max_outstanding_bytes=20_000,
     topics={"orders": TopicPolicy(), "asks": TopicPolicy(breaker="default")},
 )
-
-
-class Desk:
-    """Publishing on paper: remembers, and answers when it is told to."""
-
-    def __init__(self) -> None:
-        self.policy = LIMITS
-        self.at_once = True
-        """Whether records can have their place without waiting."""
-        self.outcome: Outcome | None = Spooled(2, 7)
-        """What is answered soon; None: nothing, until a test does."""
-        self.drafts: list[tuple[str, Draft]] = []
-        self.open: list[Callable[[Outcome], None]] = []
-
-    def hand_over(self, topic: str, draft: Draft, answered: Callable[[Outcome], None]) -> bool:
-        if not self.at_once:
-            return False
-        self.drafts.append((topic, draft))
-        if self.outcome is None:
-            self.open.append(answered)
-        else:
-            asyncio.get_running_loop().call_soon(answered, self.outcome)
-        return True
-
-    async def publish(
-        self,
-        topic: str,
-        drafts: Sequence[Draft],
-        *,
-        delivered: bool,
-        idempotency: tuple[str, bytes] | None,
-    ) -> list[Outcome]:
-        self.drafts += [(topic, draft) for draft in drafts]
-        assert self.outcome is not None
-        return [self.outcome] * len(drafts)
-
-    def describe(self) -> Mapping[str, object]:
-        return {}
-
-    async def pause(self, topic: str, paused: bool) -> None:
-        raise AssertionError
 
 
 class Asker:
@@ -120,7 +79,7 @@ def make_lane(
 
 @pytest.fixture
 def desk() -> Desk:
-    return Desk()
+    return Desk(LIMITS)
 
 
 @pytest.fixture
@@ -128,7 +87,7 @@ async def sides(tmp_path: Path, clock: Clock) -> AsyncIterator[list[Side]]:
     """With the lane and without."""
     made = []
     for name, lane in (("lane", True), ("aiohttp", False)):
-        side = Side(tmp_path / name, known(clock), lane, clock, publishing=Desk())
+        side = Side(tmp_path / name, known(clock), lane, clock, publishing=Desk(LIMITS))
         await side.start()
         made.append(side)
     yield made
