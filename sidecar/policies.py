@@ -31,24 +31,22 @@ T = TypeVar("T")
 def policies(config: Config) -> list[Policy]:
     """Every breaker's policy, as the rules need it."""
     return [
-        _policy(breaker, _reports_prefix(breaker, config.store))
+        _policy(breaker, reports_apart=_reports_apart(breaker, config.store))
         for breaker in config.breakers.values()
     ]
 
 
-def _reports_prefix(breaker: Breaker, store: str) -> str:
-    """Where its reports lie.
+def _reports_apart(breaker: Breaker, store: str) -> bool:
+    """Whether it shares its reports with nobody, whatever the prefix.
 
     In memory they come by a breaker's name. Those that say no prefix don't share the default one:
     who reports for one of them doesn't mean the others. In Consul the keys are as configured.
     """
     unsaid = breaker.consul_key_prefix == Breaker().consul_key_prefix
-    if store == "memory" and unsaid and breaker.name != DEFAULT_NAME:
-        return f"{breaker.consul_key_prefix}@{breaker.name}"
-    return breaker.consul_key_prefix
+    return store == "memory" and unsaid and breaker.name != DEFAULT_NAME
 
 
-def _policy(breaker: Breaker, reports_prefix: str) -> Policy:
+def _policy(breaker: Breaker, *, reports_apart: bool) -> Policy:
     threshold, auto = _threshold(breaker)
     return Policy(
         name=breaker.name,
@@ -68,7 +66,8 @@ def _policy(breaker: Breaker, reports_prefix: str) -> Policy:
         reassert=breaker.foreign_writes == "reassert",
         deny_status=breaker.deny_status,
         fingerprint=policy_hash(breaker),
-        reports_prefix=reports_prefix,
+        consul_key_prefix=breaker.consul_key_prefix,
+        reports_apart=reports_apart,
         signals=_signals(breaker.signals),
         topic=breaker.topic,
         group=breaker.group,

@@ -218,7 +218,10 @@ class Policy:
     deny_status: int = 503
     fingerprint: str = ""
     """Hash of the breaker's configuration, the record's `policy`."""
-    reports_prefix: str = "service-metrics/kafka-consumer"
+    consul_key_prefix: str = "service-metrics/kafka-consumer"
+    """As configured; `reports_prefix` is where reports lie."""
+    reports_apart: bool = False
+    """No other breaker's reports count, although it has the same prefix."""
     signals: SignalSettings = field(default_factory=SignalSettings)
     topic: str | None = None
     group: str | None = None
@@ -228,6 +231,13 @@ class Policy:
 
     shed: Shed | None = None
     """A closed breaker admits less while consumers are behind. None: it admits all."""
+
+    @property
+    def reports_prefix(self) -> str:
+        """Where its reports lie, one key an instance."""
+        # A configured prefix has no @.
+        apart = f"@{self.name}" if self.reports_apart else ""
+        return f"{self.consul_key_prefix}{apart}"
 
     @property
     def plain(self) -> bool:

@@ -119,7 +119,7 @@ def _policy(policy: Policy) -> dict[str, object]:
     """The settings in effect; durations in seconds."""
     return {
         "fingerprint": policy.fingerprint,
-        "consul_key_prefix": policy.reports_prefix,
+        "consul_key_prefix": policy.consul_key_prefix,
         "evaluation_interval": policy.evaluation_interval_s,
         "failure_threshold": policy.failure_threshold if policy.auto is None else "auto",
         "auto_threshold": _auto(policy),

@@ -127,6 +127,10 @@ def test_a_report_for_one_breaker_is_none_for_another() -> None:
             assert daemon.request("POST", f"/v1/report/{name}", report).status == 202
         assert [daemon.allowed(name).status for name in names] == [503, 200, 200, 503, 503]
         assert daemon.get("/v1/breakers/default").body["reporters"] == {"fresh": 0, "stale": 0}
+        shown = daemon.get("/v1/breakers").body["breakers"]
+        prefixes = {each["name"]: each["policy"]["consul_key_prefix"] for each in shown}
+        unsaid = dict.fromkeys(names[:3], "service-metrics/kafka-consumer")
+        assert prefixes == unsaid | {"a": "both", "b": "both"}, "as configured"
 
 
 def test_a_withdrawn_report_counts_no_more(embedded: Daemon) -> None:

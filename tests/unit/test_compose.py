@@ -61,7 +61,7 @@ def test_every_setting_reaches_the_rules(tmp_path: Path) -> None:
         reassert=True,
         deny_status=429,
         fingerprint=policy_hash(config.breakers["orders"]),
-        reports_prefix="service-metrics/orders",
+        consul_key_prefix="service-metrics/orders",
     )
 
 

@@ -282,7 +282,7 @@ async def test_keys_where_a_reload_no_longer_keeps_them_are_deleted(
     key = local.world.report_key("c-1")
     assert await local.world.entry(key) is not None
     board = local.machine.board
-    policies = [replace(POLICY, reports_prefix="else/where")] if kept else []
+    policies = [replace(POLICY, consul_key_prefix="else/where")] if kept else []
     board.reconfigure(policies, None, board.contact, now=local.machine.clock.now())
     if stopping:
         await local.machine.tasks.stop_all()
