@@ -22,27 +22,36 @@ from examples.services.publisher import Full, Publisher, Unknown
 from examples.services.settings import load
 from sidecar.config.lint import warnings
 from sidecar.config.load import load as sidecar_config
-from tests.servers import ROOT, free_port
+from tests.servers import ROOT, free_port, poll_until
 
 
-@pytest.fixture
-async def silent() -> AsyncIterator[str]:
+class Silent:
     """A Kafka that takes connections and never says a word."""
 
-    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self) -> None:
+        self.address = ""
+        self.reached = asyncio.Event()
+
+    async def swallow(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reached.set()
         await reader.read()
         writer.close()
 
-    server = await asyncio.start_server(swallow, "127.0.0.1", 0)
-    yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+@pytest.fixture
+async def silent() -> AsyncIterator[Silent]:
+    made = Silent()
+    server = await asyncio.start_server(made.swallow, "127.0.0.1", 0)
+    made.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    yield made
     server.close()
 
 
-async def test_a_silent_kafka_holds_nobody_for_long_and_not_many(silent: str) -> None:
-    sending = Publisher(silent, "tasks", most=2, timeout_s=0.3)
+async def test_a_silent_kafka_holds_nobody_for_long_and_not_many(silent: Silent) -> None:
+    sending = Publisher(silent.address, "tasks", most=2, timeout_s=1.0)
     began = time.monotonic()
     sends = [asyncio.create_task(sending.publish(b"k", b"v", [])) for _ in range(2)]
-    await asyncio.sleep(0.05)
+    await poll_until(lambda: sending.outstanding == 2, 5.0, "both are on their way")
     with pytest.raises(Full):
         await sending.publish(b"k", b"v", [])
     for outcome in await asyncio.gather(*sends, return_exceptions=True):
@@ -53,19 +62,21 @@ async def test_a_silent_kafka_holds_nobody_for_long_and_not_many(silent: str) ->
 
 
 @pytest.fixture
-async def client(silent: str) -> AsyncIterator[TestClient[web.Request, web.Application]]:
-    settings = api.Settings(kafka=silent, breaker=None, max_outstanding=1, send_timeout_s=0.3)
+async def client(silent: Silent) -> AsyncIterator[TestClient[web.Request, web.Application]]:
+    settings = api.Settings(
+        kafka=silent.address, breaker=None, max_outstanding=1, send_timeout_s=1.0
+    )
     async with TestClient(TestServer(api.build(settings))) as made:
         yield made
 
 
 async def test_the_api_says_what_it_does_not_know(
-    client: TestClient[web.Request, web.Application],
+    client: TestClient[web.Request, web.Application], silent: Silent
 ) -> None:
     first = asyncio.create_task(
         client.post(api.PATH, json={"key": "a"}, headers={"Idempotency-Key": "mine"})
     )
-    await asyncio.sleep(0.1)
+    await asyncio.wait_for(silent.reached.wait(), 5.0)
     busy = await client.post(api.PATH, json={"key": "b"})
     assert (busy.status, busy.headers["Retry-After"]) == (503, "1")
     unknown = await first

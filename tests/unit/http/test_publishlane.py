@@ -266,12 +266,13 @@ async def test_a_few_have_their_turn_at_once(desk: Desk) -> None:
     for connection in connections:
         lane.queue(connection)
     seen = []
-    while len(taken) < 10:
-        await asyncio.sleep(0)
-        seen.append(len(taken))
-    assert seen == [4, 8, 10]
-    while not all(connection.replies for connection in connections):  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        while len(taken) < 10:
+            await asyncio.sleep(0)
+            seen.append(len(taken))
+        assert seen == [4, 8, 10]
+        while not all(connection.replies for connection in connections):  # noqa: ASYNC110
+            await asyncio.sleep(0)
     assert [len(connection.replies) for connection in connections] == [1] * 10
 
 
@@ -280,8 +281,9 @@ async def test_what_is_sent_behind_a_record_waits_for_its_answer(sides: list[Sid
     desk.outcome = None
     reader, writer = await asyncio.open_unix_connection(str(sides[0].path))
     writer.write(request())
-    while not desk.open:  # noqa: ASYNC110 - it has no event of its own
-        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        while not desk.open:  # noqa: ASYNC110 - it has no event of its own
+            await asyncio.sleep(0)
     for _ in range(3):
         writer.write(b"GET /allowed HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await turns()
@@ -313,8 +315,9 @@ async def test_a_stop_waits_for_what_was_taken(sides: list[Side]) -> None:
     desk.outcome = None
     reader, writer = await asyncio.open_unix_connection(str(side.path))
     writer.write(request())
-    while not desk.open:  # noqa: ASYNC110 - it has no event of its own
-        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        while not desk.open:  # noqa: ASYNC110 - it has no event of its own
+            await asyncio.sleep(0)
     assert side.listeners is not None
     stop = asyncio.create_task(side.listeners.stop(5.0))
     asyncio.get_running_loop().call_later(0.05, partial(desk.open[0], Spooled(0, 1)))
