@@ -27,6 +27,7 @@ from sidecar.core.publishing import (
 from sidecar.core.spooling import Keys, Spool
 from sidecar.publish.around import Around
 from sidecar.publish.claims import Claims
+from sidecar.publish.handed import Handing
 from sidecar.publish.lane import Lane
 from sidecar.publish.pair import Pair
 from sidecar.publish.placements import Placements
@@ -82,8 +83,7 @@ class Desk:
         self._answering: set[asyncio.Task[list[Outcome]]] = set()
         self._waiting: set[Ticket] = set()
         """Whose senders want to hear of Kafka, also where a record went to the spool."""
-        self._handed: dict[int, tuple[Ticket, asyncio.TimerHandle]] = {}
-        """What came by `hand_over` and has no answer, and when it gets one at latest."""
+        self._handing = Handing(around.now, NOTHING)
 
     @property
     def policy(self) -> PublishPolicy:
@@ -188,8 +188,7 @@ class Desk:
             self._opening.cancel()
         for task in list(self._answering):
             task.cancel()
-        for ticket, _ in list(self._handed.values()):
-            ticket.finish(NOTHING)
+        self._handing.close()
         if self._around.pair is not None:
             await self._around.pair.close()
         await self._around.carrier.close()
@@ -294,19 +293,10 @@ class Desk:
             found.outstanding -= 1
             return False
 
-        # By its number, so that nothing refers to itself and memory is free again at once.
-        number = self._writer.count + 1
-
-        def settled(outcomes: Sequence[Outcome]) -> None:
-            self._handed.pop(number)[1].cancel()
-            found.settled(outcomes)
-            answered(outcomes[0])
-
-        ticket = Ticket(1, settled, delivered=False)
-        timer = asyncio.get_running_loop().call_later(self.policy.timeout_s, ticket.finish, NOTHING)
-        self._handed[number] = ticket, timer
-        record = self._writer.record(draft, self._around.wall())
-        found.lane(found.place(draft, size_of(record))).put([(record, ticket, 0)])
+        around = self._around
+        ticket = self._handing.take(found, answered, around.policy.timeout_s)
+        record = self._writer.record(draft, around.wall())
+        found.lane(found.place(draft, size_of(record))).put(((record, ticket, 0),))
         self._keep_placement(found)
         return True
 

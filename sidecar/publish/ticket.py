@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from sidecar.core.publishing import Outcome
 from sidecar.core.spooling import NewRecord
+from sidecar.publish.handed import Handed
 
 
 class Ticket:
@@ -66,7 +67,7 @@ class Ticket:
         return [outcome or otherwise for outcome in self.outcomes]
 
 
-Item = tuple[NewRecord, Ticket, int]
+Item = tuple[NewRecord, Ticket | Handed, int]
 """A record on its way: itself, its request, its place there."""
 
 

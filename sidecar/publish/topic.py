@@ -79,6 +79,7 @@ class Topic:
         self._looking: asyncio.Task[int] | None = None
         self._asking: asyncio.Task[None] | None = None
         self._untold: dict[str, int] = {}
+        self._uncounted: dict[type[Outcome], int] = {}
         self._tell_at = float("-inf")
 
     # --- how records get there -------------------------------------------------------------
@@ -285,6 +286,25 @@ class Topic:
                     self._sample(names.PUBLISH_DROPPED, records, last.reason)
                 elif last.why is not Refusal.OVERLOADED:
                     self._sample(names.PUBLISH_REFUSED, records, f"{last.why}: {last.detail}")
+
+    def settled_one(self, outcome: Outcome) -> None:
+        """The same of a record that came by itself. There are many of them, and they are counted
+        together: a turn of the event loop later."""
+        kind = type(outcome)
+        if kind is not Spooled and kind is not Delivered:
+            self.settled((outcome,))
+            return
+        self.outstanding -= 1
+        if not self._uncounted:
+            asyncio.get_running_loop().call_soon(self._count)
+        self._uncounted[kind] = self._uncounted.get(kind, 0) + 1
+
+    def _count(self) -> None:
+        for kind, records in self._uncounted.items():
+            self.around.telemetry.count(
+                names.PUBLISH_RECORDS, records, topic=self.label, outcome=_TOLD[kind]
+            )
+        self._uncounted.clear()
 
     def _sample(self, event: str, records: int, why: str) -> None:
         self._untold[event] = self._untold.get(event, 0) + records
