@@ -36,7 +36,7 @@ from sidecar.publish.replay import Replay
 from sidecar.publish.sight import Sight
 from sidecar.publish.ticket import Ticket
 from sidecar.publish.topic import Topic
-from sidecar.publish.writing import Writer, beyond, place, size_of
+from sidecar.publish.writing import Writer, place, size_of
 from sidecar.telemetry import names
 
 ADOPT_S: Final = 60.0
@@ -286,7 +286,7 @@ class Desk:
         found = self.topics.get(topic)
         if found is None or found.absence.certain or not (found.known or found.unplaced):
             return False
-        if beyond(draft, found.count):
+        if found.lacks(draft.partition):
             return False
         found.outstanding += 1
         if self._full(found) is not None:

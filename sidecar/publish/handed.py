@@ -76,9 +76,7 @@ class Handing:
         self._due = 0.0
         """When the timer fires: not after the first of them is due."""
 
-    def take(
-        self, topic: Counted, answered: Callable[[Outcome], None], within_s: float
-    ) -> Handed:
+    def take(self, topic: Counted, answered: Callable[[Outcome], None], within_s: float) -> Handed:
         """One more, which has its answer within that time."""
         until = self._now() + within_s
         if self._timer is None or until < self._due:

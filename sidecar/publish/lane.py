@@ -27,7 +27,7 @@ from sidecar.core.publishing import (
     Refused,
     Spooled,
 )
-from sidecar.publish.ticket import Item, settle_all
+from sidecar.publish.ticket import Item, Ticket, settle_all
 from sidecar.publish.waiters import Waiters
 from sidecar.telemetry import names
 
@@ -278,7 +278,7 @@ class Lane:
         told = None if self.partition == UNPLACED else self.partition
         for (_, ticket, index), seq in zip(items, seqs, strict=True):
             # All of them at once: the replay may be at these records already.
-            if ticket.delivered and not ticket.given_up:
+            if ticket.delivered and not ticket.given_up and isinstance(ticket, Ticket):
                 ticket.note(index, Spooled(told, seq))
                 self.waiters.add(seq, ticket, index)
         for at, ((_, ticket, index), seq) in enumerate(zip(items, seqs, strict=True)):

@@ -214,6 +214,13 @@ class Topic:
         told = self._asked.partitions(self.name) or 0
         return max(told, self.placement.partitions or 0) or None
 
+    def lacks(self, partition: int | None) -> bool:
+        """Whether that partition isn't among those that are there."""
+        if partition is None or partition < (self.placement.partitions or 0):
+            return False
+        there = self.count
+        return there is not None and partition >= there
+
     def place(self, draft: Draft, size: int) -> int:
         """The partition of a record, chosen now and for good."""
         if draft.partition is not None:

@@ -70,13 +70,12 @@ def _place(
     places: range,
 ) -> None:
     parts: dict[int, list[Item]] = {}
-    there = topic.count
     for index in places:
         draft, record = drafts[index], records[index]
         if ticket.outcomes[index] is not None:
             continue  # its idempotency key has an answer
-        if beyond(draft, there):
-            said = f"{topic.name} has {there} partitions: there is no {draft.partition}"
+        if topic.lacks(draft.partition):
+            said = f"{topic.name} has {topic.count} partitions: there is no {draft.partition}"
             ticket.settle(index, Refused(Refusal.UNKNOWN_PARTITION, said))
             continue
         at = topic.place(draft, size_of(record))
@@ -86,11 +85,6 @@ def _place(
         part.append((record, ticket, index))
     for partition, items in parts.items():
         topic.lane(partition).put(items)
-
-
-def beyond(draft: Draft, there: int | None) -> bool:
-    """Whether it names a partition that isn't among those that are there."""
-    return there is not None and draft.partition is not None and draft.partition >= there
 
 
 def size_of(record: NewRecord) -> int:
