@@ -171,56 +171,66 @@ def _broker() -> Iterator[Kafka]:
         kafka.close()
 
 
+def _of_good(kafka: Kafka, *, quick: bool) -> Iterator[Row]:
+    """Events of which none fails, and a handler that does nothing."""
+    count, rounds = (50_000, 1) if quick else (500_000, 7)
+    topic = kafka.create_topic("bench-kit", PARTITIONS)
+    asyncio.run(_fill(kafka, topic, count, 0))
+    ours, peers = _rounds(
+        rounds,
+        lambda: _kit(kafka, topic, count, None, tiers=True),
+        lambda: _bare(kafka, topic, count),
+    )
+    yield Row.over(
+        [count / took.wall_s for took in ours],
+        [count / took.wall_s for took in peers],
+        section=SECTION,
+        what="events a second, a handler that does nothing",
+        unit="/s",
+        peer="bare aiokafka loop",
+        target=f"≥ {LEAST_RATIO}×",
+        least_ratio=LEAST_RATIO,
+    )
+    yield Row.over(
+        [1e6 * took.cpu_s / count for took in ours],
+        [1e6 * took.cpu_s / count for took in peers],
+        section=SECTION,
+        what="CPU for an event, a handler that does nothing",
+        unit="µs",
+        peer="bare aiokafka loop",
+    )
+
+
+def _among_poison(kafka: Kafka, *, quick: bool) -> Iterator[Row]:
+    """Good events with poison among them, beside good ones alone."""
+    good, poison = (5000, 500) if quick else (100_000, 10_000)
+    clean = kafka.create_topic("bench-clean", PARTITIONS)
+    mixed = kafka.create_topic("bench-poison", PARTITIONS)
+    asyncio.run(_fill(kafka, clean, good, 0))
+    asyncio.run(_fill(kafka, mixed, good, poison))
+    for wait_s, what, least in (
+        (0.001, "waits 1 ms", LEAST_RATIO),
+        (None, "does nothing", None),
+    ):
+        ours, peers = _rounds(
+            1 if quick else 3,
+            partial(_kit, kafka, mixed, good, wait_s),
+            partial(_kit, kafka, clean, good, wait_s),
+        )
+        yield Row.over(
+            [good / took.wall_s for took in ours],
+            [good / took.wall_s for took in peers],
+            section=SECTION,
+            what=f"good events a second among {poison:,} poison, a handler that {what}",
+            unit="/s",
+            peer="without poison",
+            target=f"≥ {LEAST_RATIO}×" if least else "",
+            least_ratio=least,
+        )
+
+
 def measure(*, quick: bool) -> Iterator[Row]:
     """Events a second: a handler that does nothing, then good events with poison among them."""
-    count, rounds = (50_000, 1) if quick else (500_000, 7)
     with _broker() as kafka:
-        topic = kafka.create_topic("bench-kit", PARTITIONS)
-        asyncio.run(_fill(kafka, topic, count, 0))
-        ours, peers = _rounds(
-            rounds,
-            lambda: _kit(kafka, topic, count, None, tiers=True),
-            lambda: _bare(kafka, topic, count),
-        )
-        yield Row.over(
-            [count / took.wall_s for took in ours],
-            [count / took.wall_s for took in peers],
-            section=SECTION,
-            what="events a second, a handler that does nothing",
-            unit="/s",
-            peer="bare aiokafka loop",
-            target=f"≥ {LEAST_RATIO}×",
-            least_ratio=LEAST_RATIO,
-        )
-        yield Row.over(
-            [1e6 * took.cpu_s / count for took in ours],
-            [1e6 * took.cpu_s / count for took in peers],
-            section=SECTION,
-            what="CPU for an event, a handler that does nothing",
-            unit="µs",
-            peer="bare aiokafka loop",
-        )
-        good, poison = (5000, 500) if quick else (100_000, 10_000)
-        clean = kafka.create_topic("bench-clean", PARTITIONS)
-        mixed = kafka.create_topic("bench-poison", PARTITIONS)
-        asyncio.run(_fill(kafka, clean, good, 0))
-        asyncio.run(_fill(kafka, mixed, good, poison))
-        for wait_s, what, least in (
-            (0.001, "waits 1 ms", LEAST_RATIO),
-            (None, "does nothing", None),
-        ):
-            ours, peers = _rounds(
-                1 if quick else 3,
-                partial(_kit, kafka, mixed, good, wait_s),
-                partial(_kit, kafka, clean, good, wait_s),
-            )
-            yield Row.over(
-                [good / took.wall_s for took in ours],
-                [good / took.wall_s for took in peers],
-                section=SECTION,
-                what=f"good events a second among {poison:,} poison, a handler that {what}",
-                unit="/s",
-                peer="without poison",
-                target=f"≥ {LEAST_RATIO}×" if least else "",
-                least_ratio=least,
-            )
+        yield from _of_good(kafka, quick=quick)
+        yield from _among_poison(kafka, quick=quick)

@@ -147,8 +147,19 @@ def _read(daemon: Daemon, size: _Size) -> bool:
     return text.count("\nbreaker_lag_messages{") == size.breakers
 
 
-def _measured(size: _Size) -> Iterator[Row]:
-    said = f"{size.breakers} breakers × {size.reporters} reporters"
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """What an evaluator did over some rounds."""
+
+    rounds: float
+    evaluations: float
+    evaluated_s: float
+    requests: float
+    cpu_s: float
+    memory_mb: float
+
+
+def _watched(size: _Size) -> _Watched:
     with Kafka() as kafka, ConsulServer() as consul:
         _prepare(kafka, size)
         reporting = _Reporting(consul, size)
@@ -162,13 +173,22 @@ def _measured(size: _Size) -> Iterator[Row]:
             before, cpu, began = _seen(daemon), cpu_s(daemon.pid), time.monotonic()
             time.sleep(size.rounds * INTERVAL_S)
             after, used_s = _seen(daemon), cpu_s(daemon.pid) - cpu
-            rounds = (time.monotonic() - began) / INTERVAL_S
-            memory = rss_mb(daemon.pid)
+            return _Watched(
+                rounds=(time.monotonic() - began) / INTERVAL_S,
+                evaluations=after.evaluations - before.evaluations,
+                evaluated_s=after.evaluated_s - before.evaluated_s,
+                requests=after.requests - before.requests,
+                cpu_s=used_s,
+                memory_mb=rss_mb(daemon.pid),
+            )
         finally:
             daemon.close()
             reporting.end()
-    evaluated = after.evaluations - before.evaluations
-    each_ms = 1e3 * (after.evaluated_s - before.evaluated_s) / evaluated
+
+
+def _rows(size: _Size, seen: _Watched) -> Iterator[Row]:
+    said = f"{size.breakers} breakers × {size.reporters} reporters"
+    each_ms = 1e3 * seen.evaluated_s / seen.evaluations
     yield Row(
         section=SECTION,
         what=f"{said}: a round of all",
@@ -176,19 +196,20 @@ def _measured(size: _Size) -> Iterator[Row]:
         unit="ms",
         target=f"≤ {ROUND_LIMIT_MS:g}",
         limit=ROUND_LIMIT_MS,
-        note=f"{each_ms:.2f} ms each, of {evaluated:.0f}; lag of {PARTITIONS} partitions each",
+        note=f"{each_ms:.2f} ms each, of {seen.evaluations:.0f}; "
+        f"lag of {PARTITIONS} partitions each",
     )
     yield Row(
         section=SECTION,
         what=f"{said}: CPU of everything an interval brings",
-        value=1e3 * used_s / rounds,
+        value=1e3 * seen.cpu_s / seen.rounds,
         unit="ms",
         note=f"in {INTERVAL_S:g} s: all reports anew from Consul, Kafka read, all judged",
     )
     yield Row(
         section=SECTION,
         what=f"{said}: memory",
-        value=memory,
+        value=seen.memory_mb,
         unit="MiB",
         target=f"≤ {RSS_LIMIT_MB:g}",
         limit=RSS_LIMIT_MB,
@@ -196,7 +217,7 @@ def _measured(size: _Size) -> Iterator[Row]:
     yield Row(
         section=SECTION,
         what=f"{said}: requests to Kafka, by broker and round",
-        value=(after.requests - before.requests) / rounds,
+        value=seen.requests / seen.rounds,
         target=f"≤ {REQUESTS_LIMIT:g}, whatever their number",
         limit=REQUESTS_LIMIT * 1.1,  # and twice a minute, who leads
         note="one broker; every partition lags, so its beginning is asked for too",
@@ -207,4 +228,4 @@ def measure(*, quick: bool) -> Iterator[Row]:
     """Twice, with few breakers and with many: what doesn't grow with them shows."""
     sizes: Sequence[_Size] = (_Size(20, 5, 3),) if quick else (_Size(20, 50, 6), _Size(200, 50, 12))
     for size in sizes:
-        yield from _measured(size)
+        yield from _rows(size, _watched(size))

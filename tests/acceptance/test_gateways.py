@@ -28,8 +28,6 @@ CONFIG = {
     },
 }
 """Short, but HALF_OPEN stays at half: nobody reports healthy again."""
-SILENT_WITHIN_S = 3.0
-"""A frozen sidecar may not hold a client longer; the recipes wait a quarter of a second."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 GLIBC = ("libc", "libdl", "libm", "libpthread", "libresolv", "librt", "libutil")
 _ENTER = 'mount --rbind /proc "$0/proc" && exec chroot "$0" "$@"'
-_LIBRARY = re.compile(r"(\S+) => (/\S+)")
 
 
 def make(root: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from sidecar.consumer import Event, Permanent, Runner
-from sidecar.consumer.metrics import export
+from sidecar.consumer import Dual, Event, Permanent, Runner
+from sidecar.consumer.metrics import export, export_dual
 from tests.unit.consumer.fake import Kit
 from tests.unit.consumer.records import Rec
 
@@ -27,13 +27,15 @@ async def exposed() -> bytes:
             raise Permanent("never")
         await asyncio.sleep(0.002)
 
-    kit = Kit(handle)
+    kit, dual = Kit(handle), Dual("t", first="a", second="b")
     kit.source.add(*[Rec(offset=n, key=b"%d" % n, value=b"%d" % n) for n in range(5)])
     registry = CollectorRegistry()
     export(cast("Runner[Any]", AsRunner(kit)), registry)
+    export_dual(dual, registry)
     async with kit.running():
         await kit.until_committed(5)
         kit.flow.lag = 12
+        dual.figures.given, dual.figures.lost, dual.figures.withheld = 7, 2, 3
         return generate_latest(registry)
 
 
@@ -49,6 +51,10 @@ async def test_counts_gauges_and_durations_are_there() -> None:
         'breaker_consumer_handling_seconds_bucket{le="0.001"} 0.0',
         'breaker_consumer_handling_seconds_bucket{le="+Inf"} 4.0',
         "breaker_consumer_handling_seconds_count 4.0",
+        "breaker_consumer_dual_given_total 7.0",
+        "breaker_consumer_dual_copies_total 0.0",
+        "breaker_consumer_dual_lost_total 2.0",
+        "breaker_consumer_dual_withheld 3.0",
     ):
         assert line in lines, line
 
