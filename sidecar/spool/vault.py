@@ -121,7 +121,7 @@ class Vault:
             raise SpoolClosed(self.fault)
         size = size_of(call.records)
         over = space.over(call.topic, size)
-        if over > 0 and self.around.settings.budget(call.topic).drop_oldest:
+        if over > 0 and self._room_can_be_made(call.topic, size, space):
             space.add(call.topic, -self._make_room(call.topic, over))
             over = space.over(call.topic, size)
         if over > 0:
@@ -136,6 +136,13 @@ class Vault:
         self._open[log] = None
         self._open.move_to_end(log)
         return log, sequences
+
+    def _room_can_be_made(self, topic: str, size: int, space: Space) -> bool:
+        """Whether giving up old records helps: none goes for one that doesn't fit all the same."""
+        if not self.around.settings.budget(topic).drop_oldest:
+            return False
+        waiting = sum(log.view.bytes for log in self.logs.values() if log.topic == topic)
+        return space.over(topic, size - waiting) <= 0
 
     def _make_room(self, topic: str, size: int) -> int:
         """Give up the topic's oldest records; the bytes that are free now."""

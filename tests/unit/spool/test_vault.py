@@ -218,8 +218,20 @@ def test_the_oldest_make_room(tmp_path: Path) -> None:
     assert sum(p.stat().st_size for p in box.path.rglob("*.seg")) < 100_000 + 2 * 75_536
     box.crash()
     assert len(box.waiting() + box.waiting(partition=1)) == len(kept)
-    with pytest.raises(SpoolFull):
-        box.append(record(0, size=200_000))
+
+
+def test_none_goes_for_a_record_that_does_not_fit_all_the_same(tmp_path: Path) -> None:
+    budgets = {"t": Budget(max_bytes=100_000, drop_oldest=True)}
+    box = Box(tmp_path, SpoolSettings(max_bytes=150_000, topics=budgets))
+    new = records(range(5), size=10_000)
+    box.append(*new)
+    with pytest.raises(SpoolFull, match=r"topic t: 5\d+ of its 100000 wait"):
+        box.append(record(9, size=120_000))
+    box.append(record(1, size=80_000), topic="other")
+    with pytest.raises(SpoolFull, match="wait already"):
+        box.append(record(9, size=90_000))
+    assert box.waiting() == new
+    assert lost(box, "full") == 0
 
 
 def test_what_is_too_old_is_dropped(tmp_path: Path) -> None:
