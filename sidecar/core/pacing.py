@@ -58,9 +58,11 @@ class Pace:
         return wait_s if wait_s >= LEAST_WAIT_S else 0.0
 
     def sent(self, records: int, now: float) -> None:
-        """A batch goes now; the next ones have to wait for their share."""
+        """A batch goes now; the next ones have to wait for their share.
+
+        `outflow` is for whoever hears that it has arrived: what fails makes no backlog smaller.
+        """
         self._free_at = max(self._free_at, now) + records / self.bound(now)
-        self.outflow.add(records, now)
 
     def estimate_s(self, waiting: int, now: float) -> float | None:
         """Seconds until so many records are delivered at the present rates; None: not in sight."""

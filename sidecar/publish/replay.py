@@ -137,7 +137,8 @@ class Replay:
         await self._note(last, whole=ends)
 
     def _delivered(self, batch: Sequence[Stored], partition: int, confirmed: Confirmed) -> None:
-        self._around.telemetry.count(names.SPOOL_REPLAYED, len(batch), topic=self._topic.label)
+        self._around.telemetry.count(names.SPOOL_REPLAYED, len(batch), topic=self._name)
+        self._around.pace.outflow.add(len(batch), self._around.now())
         if self._lane.waiters:
             for at, stored in enumerate(batch):
                 self._lane.waiters.tell(stored.seq, delivered(confirmed, partition, at))

@@ -36,11 +36,19 @@ def test_batches_wait_for_their_share() -> None:
     assert 900 <= sent <= 1150
 
 
+def test_what_was_only_tried_brings_no_end_nearer() -> None:
+    pace = Pace(limit=1000)
+    for second in range(60):
+        pace.sent(100, float(second))
+    assert pace.outflow.value(60.0) == 0.0
+    assert pace.estimate_s(500, 60.0) is None
+
+
 def test_the_estimate_is_what_is_left_by_what_is_gained() -> None:
     pace = Pace(limit=1000)
     assert pace.estimate_s(0, 0.0) == 0.0
     assert pace.estimate_s(10, 0.0) is None
     for second in range(60):
-        pace.sent(100, float(second))
+        pace.outflow.add(100, float(second))
         pace.inflow.add(50, float(second))
     assert pace.estimate_s(500, 60.0) == pytest.approx(10, rel=0.3)

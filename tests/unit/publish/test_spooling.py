@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -13,12 +15,14 @@ from sidecar.core.idempotency import of_record
 from sidecar.core.outage import Outage
 from sidecar.core.placing import UNPLACED, partition_of
 from sidecar.core.publishing import (
+    ANY_TOPIC,
     Delivered,
     DeliveryFault,
     Outcome,
     Refusal,
     Refused,
     Spooled,
+    TopicPolicy,
 )
 from sidecar.core.spooling import Accepted
 from sidecar.publish.deadletters import DeadLetters, Walked, walk
@@ -69,6 +73,22 @@ async def test_disk_first_delivers_all_the_same() -> None:
         assert firsts(one.kafka.values(1)) == [0, 1]
         (outcome,) = await one.publish(b"2", partition=1, delivered=True)
         assert outcome == Delivered(1, 2)
+
+
+async def test_the_spool_counts_by_the_topic_itself_and_what_has_arrived() -> None:
+    async with shop(Outage.SPOOL_ALL) as one:
+        any_topic = {ANY_TOPIC: TopicPolicy(outage=Outage.SPOOL_ALL)}
+        await one.desk.reconfigure(replace(one.around.policy, topics=any_topic))
+        one.kafka.fault = AWAY
+        assert kinds(await one.publish(b"0", b"1", partition=1)) == ["Spooled", "Spooled"]
+        await poll_until(lambda: one.kafka.sends > 1, 5.0, "it was tried")
+        assert one.desk.describe()["replay_rate"] == 0.0
+        assert one.desk.describe()["left_s"] is None
+        one.kafka.fault = None
+        await until_empty(one)
+        telemetry = cast("RecordedTelemetry", one.telemetry)
+        assert telemetry.counted(names.SPOOL_REPLAYED, topic=TOPIC) == 2
+        assert telemetry.counted(names.PUBLISH_RECORDS, topic=ANY_TOPIC, outcome="spooled") == 2
 
 
 async def test_who_waits_for_delivery_is_told_the_truth_at_the_end_of_its_time() -> None:
