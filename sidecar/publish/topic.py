@@ -142,13 +142,16 @@ class Topic:
             raise self.no_topic()
         if self.known:
             return
-        if self.unplaced:
+        broken = self.circuit.broken_since is not None
+        if self.unplaced or (broken and not self.circuit.trial(self.around.now())):
             raise DeliveryFault("Kafka has not said yet how many partitions there are", unsent=True)
         if self._looking is None:
             self._looking = asyncio.get_running_loop().create_task(
                 self._look(), name=f"look for {self.name}"
             )
         self._learn(await asyncio.shield(self._looking))
+        if broken and not self.policy.outage.spools:
+            self.delivered()  # the trial was this question
 
     async def _look(self) -> int:
         try:

@@ -49,18 +49,23 @@ class PaperKafka:
         self.poison: bytes | None = None
         """A value that makes a whole batch be refused."""
         self.sends = 0
+        self.looks = 0
+        self.told = True
+        """False: how many partitions there are is told to who asks alone, for the first time."""
         self.waiting = 0
         self.closed = False
 
     def partitions(self, topic: str) -> int | None:
-        return None if self.fault is not None else self.count
+        return self.count if self.fault is None and self.told else None
 
     async def look(self, topic: str, within_s: float) -> int:
+        self.looks += 1
         await asyncio.sleep(0)
         if self.fault is not None:
             raise self.fault
         if self.count is None:
             raise NeverDelivered(Refusal.UNKNOWN_TOPIC, f"no {topic}")
+        self.told = True
         return self.count
 
     async def presence(self, topic: str, within_s: float) -> Presence:

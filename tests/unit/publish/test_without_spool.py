@@ -58,6 +58,22 @@ async def test_reject_says_what_it_knows_then_refuses_at_once_then_tries_again()
         await poll_until(back, 5.0, "it is delivered again")
 
 
+async def test_kafka_that_was_never_there_is_asked_once_a_second_and_keeps_nobody_waiting() -> None:
+    async with shop(Outage.REJECT) as one:
+        one.kafka.fault, one.kafka.told = AWAY, False
+        for number in (b"0", b"1", b"2"):
+            assert whys(await one.publish(number)) == [Refusal.UNAVAILABLE]
+        assert one.kafka.looks == 1
+        one.kafka.fault = None
+
+        async def again() -> bool:
+            outcomes = whys(await one.publish(b"3"))
+            return one.kafka.looks > 1 and outcomes == ["Delivered"]
+
+        await poll_until(again, 5.0, "the record that asks anew is delivered")
+        assert (one.kafka.looks, one.kafka.total) == (2, 1)
+
+
 @pytest.mark.parametrize("outage", [Outage.REJECT, Outage.DROP])
 async def test_a_topic_that_nobody_sends_to_is_well_again_when_kafka_is(
     monkeypatch: pytest.MonkeyPatch, outage: Outage
