@@ -33,7 +33,10 @@ MAX_BACKOFF_S: Final = 5.0
 CONNECT_S: Final = 10.0
 """One attempt to connect, all addresses together."""
 UNKNOWN_AFTER_S: Final = 1.0
-"""A topic of which an answering cluster knows nothing for so long isn't there."""
+"""A topic of which an answering cluster knows nothing for so long isn't there; where there is less
+time, nearly all of it has to do …"""
+LEAST_UNKNOWN_S: Final = 0.25
+"""… but never less than this: a topic that is made as it is asked for takes a moment."""
 WITNESSES: Final = 3
 """So many brokers are asked at most whether there is a topic, others each time."""
 PIECE: Final = 200
@@ -95,8 +98,10 @@ class Publisher:
 
     async def look(self, topic: str, within_s: float) -> int:
         """See the port."""
+        ends = self._now() + within_s - _POLL_S
         async with self._using(within_s) as link:
-            until = self._now() + UNKNOWN_AFTER_S
+            now = self._now()
+            until = now + min(UNKNOWN_AFTER_S, max(LEAST_UNKNOWN_S, ends - now))
             while True:
                 answered = await link.ask(topic)
                 if (known := link.partitions(topic)) is not None:

@@ -75,6 +75,8 @@ async def test_topics_and_partitions_that_are_not_there(kafka: Kafka, publisher:
     with pytest.raises(NeverDelivered) as caught:
         await publisher.look("nobody-made-it", WITHIN_S)
     assert caught.value.why is Refusal.UNKNOWN_TOPIC
+    with pytest.raises(NeverDelivered, match="makes none"):  # however little time there is
+        await publisher.look("nobody-made-it", 0.6)
     topic = fresh(kafka)
     with pytest.raises(NeverDelivered) as caught:
         await publisher.send(topic, 1, [record(b"x")], WITHIN_S)
