@@ -31,7 +31,7 @@ class Outage(StrEnum):
     @property
     def spools(self) -> bool:
         """Whether anything of the topic can go to the spool."""
-        return self not in {Outage.DROP, Outage.REJECT}
+        return self is not Outage.DROP and self is not Outage.REJECT
 
 
 class Route(StrEnum):

@@ -320,18 +320,24 @@ def checked(draft: Drafted, max_record: int) -> Drafted:
     """What Kafka, the spool or this sidecar's limits can't take is refused before anything."""
     if isinstance(draft, Refused):
         return draft
-    size = len(draft.key or b"") + len(draft.value or b"")
-    if draft.headers:
-        size += sum(len(name.encode()) + len(value or b"") for name, value in draft.headers)
-    if size > max_record:
+    if (size := size_of(draft)) > max_record:
         return Refused(
             Refusal.TOO_LARGE, f"the record has {size} bytes; publish.max_record is {max_record}"
         )
-    fault = _fault(draft)
+    fault = fault_of(draft)
     return draft if fault is None else Refused(Refusal.INVALID, fault)
 
 
-def _fault(draft: Draft) -> str | None:
+def size_of(draft: Draft) -> int:
+    """The bytes of a record that `publish.max_record` bounds."""
+    size = len(draft.key or b"") + len(draft.value or b"")
+    if draft.headers:
+        size += sum(len(name.encode()) + len(value or b"") for name, value in draft.headers)
+    return size
+
+
+def fault_of(draft: Draft) -> str | None:
+    """Why no record can be like that, whatever its size; None: it can."""
     key, value, headers, partition, stamp = draft
     if key is None and value is None:
         return (

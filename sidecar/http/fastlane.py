@@ -104,7 +104,7 @@ class Lane:
         return True
 
     def _read(self, data: bytes) -> Route | None:
-        if len(data) > framing.MAX_HEAD:
+        if len(data) > framing.MAX_HEAD or data.startswith(b"POST "):  # that is no question
             return None
         found = _DECISION.fullmatch(data)
         if found is None:

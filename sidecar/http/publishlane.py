@@ -41,9 +41,10 @@ class _Form(NamedTuple):
 
     topic: str
     length: int
-    key: bytes | None
-    partition: int | None
-    headers: Headers
+    record: Draft
+    """All but its value."""
+    size: int
+    """Bytes of the record without its value."""
     host: bytes
     authorization: bytes | None
 
@@ -113,15 +114,13 @@ class PublishLane:
         if (
             self._held.bytes + form.length > limits.max_outstanding_bytes
             or form.length > limits.max_request_bytes
+            or form.size + form.length > limits.max_record_bytes
         ):
             return None
-        draft = drafts.checked(
-            Draft(form.key, data[end:], form.headers, form.partition), limits.max_record_bytes
-        )
+        key, _, headers, partition, _ = form.record
+        draft = Draft(key, data[end:], headers, partition)
         request = _Request(self, asker, form.topic, form.length)
-        if not isinstance(draft, Draft) or not self._publishing.hand_over(
-            form.topic, draft, request.answered
-        ):
+        if not self._publishing.hand_over(form.topic, draft, request.answered):
             return None
         self._held.bytes += form.length
         return LATER
@@ -201,12 +200,19 @@ def _form(head: bytes) -> _Form | None:
     partition = headers.get(drafts.PARTITION)
     if partition is not None and (not partition.isdigit() or len(partition) > 5):
         return None
+    record = Draft(
+        headers.get(drafts.KEY),
+        b"",
+        _own(found.group(2)) if drafts.HEADER in found.group(2).lower() else (),
+        int(partition) if partition is not None else None,
+    )
+    if drafts.fault_of(record) is not None:
+        return None
     return _Form(
         topic,
         length,
-        headers.get(drafts.KEY),
-        int(partition) if partition is not None else None,
-        _own(found.group(2)) if drafts.HEADER in found.group(2).lower() else (),
+        record,
+        drafts.size_of(record),
         headers[b"host"],
         headers.get(b"authorization"),
     )
