@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from sidecar import __version__, compose, lean
 from sidecar.config import model
 from sidecar.config.faults import ConfigFaults
@@ -64,6 +66,8 @@ class Daemon:
 
     def __init__(self, config: Config, name: str, log: Log, reload: Callable[[], Config]) -> None:
         self._config = config
+        self._in_effect = config
+        """What the process was built from: of the keys that wait for a restart, what holds."""
         self._reload = reload
         self._clock = Clock()
         self.board = compose.board(config, name, now=self._clock.now())
@@ -288,7 +292,6 @@ class Daemon:
             return
         for warning in warnings(config):
             self.telemetry.event(names.CONFIG_WARNING, level="warning", warning=warning)
-        pending = compose.restart_needed(self._config, config)
         moved = config.listen.state_file != self._config.listen.state_file
         self._config = config
         self.board.reconfigure(
@@ -298,7 +301,8 @@ class Daemon:
             now=self._clock.now(),
         )
         if await self._publish_anew(config):
-            pending = [key for key in pending if key != "kafka_second"]
+            self._in_effect = structs.replace(self._in_effect, kafka_second=config.kafka_second)
+        pending = compose.restart_needed(self._in_effect, config)
         self._inside.role = config.role
         self._elector.candidate = compose.candidate(config, self.board.instance)
         for endpoint in self._endpoints:

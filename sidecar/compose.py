@@ -120,7 +120,7 @@ def kafka_tasks(
 
 
 def restart_needed(old: Config, new: Config) -> list[str]:
-    """Keys that differ and only take effect at the next start."""
+    """Keys that differ from what holds since the start, and take effect at the next one."""
     found = [
         key
         for key in ("store", "data_dir", "kafka_second")

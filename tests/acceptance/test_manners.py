@@ -400,6 +400,23 @@ def test_a_reload_moves_the_state_file_and_asks_another_kafka(tmp_path: Path) ->
         poll_until_sync(lambda: not second.exists(), 5, "it is gone")
 
 
+def test_a_reload_tells_what_waits_for_a_restart_as_long_as_it_does(tmp_path: Path) -> None:
+    """Also when nothing has changed since the reload before; and no longer when it is undone."""
+    elsewhere = {**MEMORY, "data_dir": str(tmp_path / "data")}
+    with Daemon(MEMORY) as daemon:
+        for settings in (elsewhere, elsewhere, MEMORY):
+            told = len(events(daemon, "config_reloaded"))
+            daemon.configure(settings)
+            daemon.send_signal(signal.SIGHUP)
+            poll_until_sync(
+                lambda told=told: len(events(daemon, "config_reloaded")) > told,  # type: ignore[misc]
+                5,
+                "it says so",
+            )
+        said = [one["restart_needed_for"] for one in events(daemon, "config_reloaded")]
+        assert said == [["data_dir"], ["data_dir"], []]
+
+
 # --- speaking ---------------------------------------------------------------------------------
 
 
