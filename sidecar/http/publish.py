@@ -123,9 +123,10 @@ class Publish:
         policy = _policy(publishing, topic)
         delivered = _ack(request)
         limits = publishing.policy
-        bodies.check_framing(request, limits.max_request_bytes)
-        self._ask(policy)
         most = limits.max_outstanding_bytes
+        largest = min(limits.max_request_bytes, most)  # what is larger would never be taken
+        bodies.check_framing(request, largest)
+        self._ask(policy)
         held = self._held.more(0, request.content_length or 0, most)
 
         def arrived(size: int) -> None:
@@ -133,7 +134,7 @@ class Publish:
             held = self._held.more(held, size, most)
 
         try:
-            body = await bodies.any_body(request, limits.max_request_bytes, arrived)
+            body = await bodies.any_body(request, largest, arrived)
             pieces, single = drafts.read(request, body, limits.max_record_bytes)
             found = await _all(pieces)
             outcomes = await self._outcomes(

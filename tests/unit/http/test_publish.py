@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from pytest_aiohttp.plugin import AiohttpClient
@@ -51,10 +52,11 @@ def served(aiohttp_client: AiohttpClient, paper: Paper, clock: Clock) -> Served:
     return Served(aiohttp_client, paper, clock)
 
 
-@pytest.mark.parametrize("size", [2001, 5000])
+@pytest.mark.parametrize(("size", "together"), [(2001, 3000), (5000, 3000), (1501, 1500)])
 async def test_what_is_too_large_for_ever_is_not_to_be_tried_again(
-    served: Served, size: int
+    served: Served, size: int, together: int
 ) -> None:
+    served.desk.policy = replace(LIMITS, max_outstanding_bytes=together)
     client = await served.client()
     answer = await client.post(PATH, data=b"x" * size, headers=RAW)
     assert (answer.status, "Retry-After" in answer.headers) == (413, False)
