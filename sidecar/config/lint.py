@@ -25,7 +25,7 @@ def warnings(config: Config) -> list[str]:
     if config.store == "consul":
         found += _consul(config)
     found += _register(config)
-    found += _spool(config)
+    found += [*_publish(config), *_spool(config)]
     for breaker in config.breakers.values():
         found += _breaker(breaker)
         delivery = breaker.signals.delivery
@@ -102,6 +102,22 @@ def _register(config: Config) -> Iterator[str]:
             f"register.address: {wanted.name} is found by other machines, and listen.address is a"
             " loopback one"
         )
+
+
+def _publish(config: Config) -> Iterator[str]:
+    publish, second = config.publish, config.kafka_second
+    if publish is None:
+        return
+    asked = config.admin.token_file is not None or config.listen.socket is not None
+    if config.store == "consul" and not asked:
+        yield "publish: nobody may; over TCP it needs admin.token_file, else set listen.socket"
+    if publish.max_outstanding < publish.max_request:
+        yield "publish.max_outstanding: is less than max_request, and bounds a request first"
+    if second is not None and second.bootstrap_servers == config.kafka.bootstrap_servers:
+        yield "kafka_second.bootstrap_servers: is the first cluster once more"
+    for name, topic in config.spool.topics.items():
+        if topic.max_bytes < publish.max_record:
+            yield f"spool.topics.{name}.max_bytes: a record of publish.max_record never fits"
 
 
 def _spool(config: Config) -> Iterator[str]:

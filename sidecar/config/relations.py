@@ -164,9 +164,9 @@ def _publish(config: Config, publish: Publish) -> Iterator[Clash]:
         if topic.outage == "dual" and not (other and other.bootstrap_servers):
             second: Path = ("kafka_second", "bootstrap_servers")
             yield Clash(
-                (second, (*at, "topics", name, "outage")),
-                f"is missing, and {name} goes to two clusters",
-                "write where the second one is, or choose outage: breaker",
+                ((*at, "topics", name, "outage"), second),
+                "is dual, and there is no second cluster",
+                "set kafka_second.bootstrap_servers, or outage: breaker",
             )
 
 

@@ -18,9 +18,27 @@ LAG = """\
   topic: t, group: g, signals: {lag: """
 
 
+PUBLISH = f"{KAFKA}\nspool: {{dir: /s}}\n"
+DUAL = "publish: {topics: {a: {outage: dual}}}"
+SMALL = "topics: {a: {max_bytes: 64KiB}}"
+
+
 @pytest.mark.parametrize(
     ("text", "key"),
     [
+        (f"{PUBLISH}store: consul\npublish: {{topics: {{a: {{}}}}}}", "publish"),
+        (
+            f"{PUBLISH}publish: {{max_outstanding: 1MiB, topics: {{a: {{}}}}}}",
+            "publish.max_outstanding",
+        ),
+        (
+            f"{PUBLISH}kafka_second: {{bootstrap_servers: ['127.0.0.1:9092']}}\n{DUAL}",
+            "kafka_second.bootstrap_servers",
+        ),
+        (
+            f"{PUBLISH}publish: {{topics: {{a: {{}}}}}}".replace("/s", f"/s, {SMALL}"),
+            "spool.topics.a.max_bytes",
+        ),
         ("listen: {address: 'localhost:0'}", "listen.address"),
         ("listen: {allow_remote: true}", "listen.allow_remote"),
         ("listen: {allow_remote: true, address: '0.0.0.0:1'}", "reports"),
