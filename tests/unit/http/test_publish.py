@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from pytest_aiohttp.plugin import AiohttpClient
@@ -33,10 +34,10 @@ class Served:
         self.desk.outcome = Delivered(0, None)
         self._start, self._paper, self._clock = start, paper, clock
 
-    async def client(self, *, open_orders: bool = True) -> Client:
+    async def client(self, *, open_orders: bool = True, token_file: str | None = None) -> Client:
         app = build_app(
             self._paper,
-            HttpSettings(version="1", open_orders=open_orders),
+            HttpSettings(version="1", open_orders=open_orders, admin_token_file=token_file),
             transport="tcp",
             metrics=metrics_text,
             now=self._clock,
@@ -113,3 +114,20 @@ async def test_the_mend_for_who_may_not_publish_is_one_for_publishing(served: Se
     assert answer.status == 403
     assert "admin.token_file" in said
     assert "Consul" not in said
+
+
+async def test_a_rotated_token_counts_at_once(served: Served, tmp_path: Path) -> None:
+    """Though one that was right a moment ago isn't looked for in the file again."""
+    token = tmp_path / "token"
+    token.write_text("old")
+    client = await served.client(token_file=str(token))
+
+    async def told(sent: str | None) -> int:
+        headers = RAW if sent is None else {**RAW, "Authorization": f"Bearer {sent}"}
+        return (await client.post(PATH, data=b"x", headers=headers)).status
+
+    assert [await told(sent) for sent in ("old", "new", None)] == [200, 401, 401]
+    token.write_text("new")
+    assert [await told(sent) for sent in ("new", "old")] == [200, 401]
+    token.unlink()
+    assert [await told(sent) for sent in ("new", "other")] == [200, 503]
