@@ -13,9 +13,9 @@ from yarl import URL
 
 from sidecar.core.errors import SpoolFault, SpoolUnknown
 from sidecar.core.publishing import Delivered, PublishPolicy, TopicPolicy
-from sidecar.http.publish import Held
+from sidecar.http.publish import STATUS, Held
 from sidecar.http.server import HttpSettings, build_app
-from tests.servers import poll_until
+from tests.servers import ROOT, poll_until
 from tests.unit.http.conftest import Client
 from tests.unit.http.support import Clock, Desk, Log, Paper, metrics_text
 
@@ -131,3 +131,10 @@ async def test_a_rotated_token_counts_at_once(served: Served, tmp_path: Path) ->
     assert [await told(sent) for sent in ("new", "old")] == [200, 401]
     token.unlink()
     assert [await told(sent) for sent in ("new", "other")] == [200, 503]
+
+
+def test_each_refusal_is_in_the_reference() -> None:
+    page = (ROOT / "docs/reference/http-api.md").read_text("utf-8").partition("## Errors")[2]
+    for why, status in STATUS.items():
+        (line,) = [line for line in page.splitlines() if f"`{why}`" in line]
+        assert f"| {status} |" in line, why
