@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 from sidecar.publish.placements import FILE, Placements
@@ -22,6 +23,16 @@ async def test_sidecars_that_share_a_folder_keep_each_others_numbers(tmp_path: P
     again.keep("orders", 4)
     await again.close()
     assert Placements(tmp_path).known("orders") == 4
+    assert listed(tmp_path) == [FILE]
+    assert stat.S_IMODE((tmp_path / FILE).stat().st_mode) == 0o600
+
+
+async def test_what_can_not_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    placements = Placements(tmp_path)
+    (tmp_path / FILE).mkdir()  # nothing can take its place
+    placements.keep("orders", 3)
+    await placements.close()
+    assert placements.known("orders") == 3
     assert listed(tmp_path) == [FILE]
 
 
