@@ -6,6 +6,7 @@ The rules are those of `spooling.Keys`; a spool keeps the keys of what it holds 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Final
 
 from sidecar.core.spooling import (
@@ -41,8 +42,13 @@ class MemoryKeys:
         self._settled: dict[str, OrderedDict[str, tuple[float, bytes, Accepted]]] = {}
         self._open: dict[tuple[str, str], bytes] = {}
 
-    async def claim(self, topic: str, what: Idempotency, now_at: float) -> Claim | Accepted:
+    async def claim(
+        self, topic: str, whats: Sequence[Idempotency], now_at: float
+    ) -> list[Claim | Accepted]:
         """See `spooling.Keys`."""
+        return [self._claim(topic, what, now_at) for what in whats]
+
+    def _claim(self, topic: str, what: Idempotency, now_at: float) -> Claim | Accepted:
         under_way = self._open.get((topic, what.key))
         if under_way is not None:
             return Claim.IN_PROGRESS if under_way == what.fingerprint else Claim.OTHER_CONTENT

@@ -137,14 +137,16 @@ class Claim(StrEnum):
 class Keys(Protocol):
     """Idempotency keys, per topic; see IDEMPOTENT_FOR_S and IDEMPOTENT_KEYS."""
 
-    async def claim(self, topic: str, what: Idempotency, now_at: float) -> Claim | Accepted:
-        """Take a key, or learn what became of the record that had it first.
+    async def claim(
+        self, topic: str, whats: Sequence[Idempotency], now_at: float
+    ) -> list[Claim | Accepted]:
+        """Take each of several keys, or learn what became of the record that had it first.
 
         Two concurrent claims of one key never both get YOURS. Spooled records' keys outlive a
         restart; those of directly delivered ones don't.
 
         Raises:
-            SpoolFault: spooled keys can't be looked up now.
+            SpoolFault: spooled keys can't be looked up now; none is taken.
         """
 
     def settle(self, topic: str, what: Idempotency, outcome: Accepted, now_at: float) -> None:

@@ -2,11 +2,13 @@
 
 A record has the shape of those of Confluent's REST Proxy, version 3: `key` and `value` are
 `{"type": "BINARY" | "STRING" | "JSON", "data": …}`, binary data and header values in base64. A
-batch is `{"records": [ … ]}`, `{"entries": [ … ]}` as that proxy has it, or the array alone.
+batch is `{"records": [ … ]}`, `{"entries": [ … ]}` as that proxy has it, the array alone, or
+records one after the other, as that proxy has them streamed.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain
@@ -17,6 +19,7 @@ from aiohttp import web
 
 from sidecar.core.publishing import Draft, Refusal, Refused
 from sidecar.core.spooling import Headers
+from sidecar.http import cutting
 from sidecar.http.problems import Problem, shown
 
 JSON_TYPES: Final = ("application/json", "application/vnd.kafka.v3+json")
@@ -31,6 +34,7 @@ NOT_RAW: Final = ("text/plain", "multipart/form-data", "application/x-www-form-u
 OTHER_BATCHES: Final = "application/vnd.kafka."
 """Batches in shapes that aren't known here: as one raw record they would be a nasty surprise."""
 LISTS: Final = ("records", "entries")
+BEGINS_LIST: Final = re.compile(rb"[ \t\n\r]*\[")
 MEND: Final = '; key and value are {"type": "BINARY", "STRING" or "JSON", "data": …}, or null'
 MAX_RECORDS: Final = 10_000
 PIECE_BYTES: Final = 32 * 1024
@@ -83,15 +87,14 @@ class _Record(msgspec.Struct):
 _record = msgspec.json.Decoder(_Record)
 _each = msgspec.json.Decoder(list[msgspec.Raw])
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_FAULTS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Request(NamedTuple):
     """What a request hands over."""
 
     pieces: Iterator[list[Drafted]]
-    """The records in pieces: others can have a turn in between. Raises Problem: 400 where there are
-    none, or too many."""
+    """The records in pieces, some of them empty: others can have a turn in between. Raises Problem:
+    400 where the body isn't what its type says, or there are no records, or too many."""
     single: bool
     """One record rather than a batch; it is answered as one."""
 
@@ -100,7 +103,7 @@ def read(request: web.Request, body: bytes, max_record: int) -> Request:
     """The records of a request, each for itself.
 
     Raises:
-        Problem: 400 where the body isn't what its type says, 415 for a type that is not taken.
+        Problem: 400 where headers and body don't go together, 415 for a type that is not taken.
     """
     kind = request.content_type
     _known(request.raw_headers)
@@ -206,10 +209,11 @@ def _raw_in_json(raw: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
         return False
     try:
         pieces, _ = _of_json(body)
+        drafts = chain.from_iterable(pieces)
+        records = any(isinstance(draft, Draft) and draft[:2] != (None, None) for draft in drafts)
     except Problem:
         return True
-    drafts = chain.from_iterable(pieces)
-    if any(isinstance(draft, Draft) and draft[:2] != (None, None) for draft in drafts):
+    if records:
         raise _twice_described()
     return True
 
@@ -227,46 +231,55 @@ def _twice_described() -> Problem:
 # --- batches -------------------------------------------------------------------------------
 
 
-def _of_json(body: bytes) -> tuple[Iterable[list[Drafted]], bool]:
+def _of_json(body: bytes) -> tuple[Iterator[list[Drafted]], bool]:
     """A batch or one record alone, and which of the two."""
+    cut = cutting.of_list(body)
+    if cut is None:
+        cut = cutting.of_values(body)
+    if cut is not None:
+        return _of_pieces(cut, body), False
+    found = _whole(body)
+    if found is None:
+        return iter([[_draft_of(body)]]), True
+    return _of_raw([found]), False
+
+
+def _whole(body: bytes) -> list[msgspec.Raw] | None:
+    """The records of a batch, decoded at once; None: it is one record alone."""
     try:
-        if body.lstrip()[:1] == b"[":
-            return _of_array(body), False
-        lines = _lines(body)
-        if lines is not None:
-            return [lines], False
+        if BEGINS_LIST.match(body):
+            return _each.decode(body)
         told = _members.decode(body)
         for name in LISTS:
             if name in told:
-                return _of_array(told[name]), False
-    except _FAULTS as error:
+                return _each.decode(told[name])
+    except cutting.FAULTS as error:
         raise Problem(
             400,
             "bad-records",
-            'the body must be JSON: one record, {"records": [ … ]}, or an array of records: '
-            f"{_words(error)}",
+            'the body must be JSON: one record or several one after the other, {"records": [ … ]}, '
+            f"or an array of records: {_words(error)}",
         ) from error
-    return [[_draft_of(body)]], True
+    return None
 
 
-def _lines(body: bytes) -> list[Drafted] | None:
-    """The records of lines that come as JSON; None where that is not what they are."""
-    first, _, rest = body.partition(b"\n")
-    if not rest.strip() or first.rstrip()[-1:] != b"}":
-        return None
+def _of_pieces(cut: Iterator[list[msgspec.Raw]], body: bytes) -> Iterator[list[Drafted]]:
+    """All of it is decoded before the first record is made: no JSON is no batch."""
+    found: list[list[msgspec.Raw]] = []
     try:
-        return [_draft(record) for record in _record.decode_lines(body)]
-    except _FAULTS:
-        return None
+        for piece in cut:
+            found.append(piece)
+            yield []
+    except cutting.FAULTS:
+        found = [_whole(body) or []]
+    yield from _of_raw(found)
 
 
-def _of_array(raw: bytes | msgspec.Raw) -> Iterator[list[Drafted]]:
-    found = _each.decode(raw)
-    return (
-        # One by one, so that the good ones have their way.
-        [_draft_of(each) for each in found[at : at + PIECE_RECORDS]]
-        for at in range(0, len(found), PIECE_RECORDS)
-    )
+def _of_raw(found: Sequence[list[msgspec.Raw]]) -> Iterator[list[Drafted]]:
+    for piece in found:
+        for at in range(0, len(piece), PIECE_RECORDS):
+            # One by one, so that the good ones have their way.
+            yield [_draft_of(each) for each in piece[at : at + PIECE_RECORDS]]
 
 
 def _of_lines(body: bytes) -> Iterator[list[Drafted]]:
@@ -280,14 +293,14 @@ def _of_lines(body: bytes) -> Iterator[list[Drafted]]:
 def _some_lines(body: bytes) -> list[Drafted]:
     try:
         return [_draft(record) for record in _record.decode_lines(body)]
-    except _FAULTS:
+    except cutting.FAULTS:
         return [_draft_of(line) for line in body.splitlines() if line.strip()]
 
 
 def _draft_of(raw: bytes | msgspec.Raw) -> Drafted:
     try:
         return _draft(_record.decode(raw))
-    except _FAULTS as error:
+    except cutting.FAULTS as error:
         said = _words(error)
         mend = MEND if "`$.key" in said or "`$.value" in said else ""
         return Refused(Refusal.INVALID, f"not a record: {said}{mend}")
@@ -353,9 +366,3 @@ def fault_of(draft: Draft) -> str | None:
     if stamp is not None and not 0 <= stamp < MAX_STAMP:
         return "the timestamp is out of range: epoch milliseconds"
     return None
-
-
-def accepted(drafts: Sequence[Drafted]) -> tuple[list[int], list[Draft]]:
-    """Those that are records, with their places."""
-    places = [at for at, draft in enumerate(drafts) if isinstance(draft, Draft)]
-    return places, [draft for draft in drafts if isinstance(draft, Draft)]

@@ -18,9 +18,11 @@ from sidecar.core.ports import Backend
 from sidecar.core.publishing import (
     ANY_TOPIC,
     Delivered,
+    Draft,
     Dropped,
     Outcome,
     Publishing,
+    PublishPolicy,
     Refusal,
     Refused,
     Spooled,
@@ -30,6 +32,7 @@ from sidecar.http import admin, bodies, drafts
 from sidecar.http.allowed import Answers
 from sidecar.http.problems import Problem, find, shown
 from sidecar.http.replies import json
+from sidecar.http.resting import LARGE_BYTES, Rest
 from sidecar.http.settings import LiveSettings, Transport
 
 TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
@@ -56,6 +59,10 @@ CLOSED: Final = (
 )
 PIECE: Final = 200
 """Outcomes that are written down at once."""
+LET_GO: Final = 2_000
+"""Records that are forgotten at once."""
+DIGESTED_BYTES: Final = 512 * 1024
+"""Of a body, at once: half a millisecond."""
 
 
 class Held:
@@ -63,6 +70,7 @@ class Held:
 
     def __init__(self) -> None:
         self.bytes = 0
+        self.rest = Rest()
 
     def more(self, held: int, wanted: int, most: int) -> int:
         """Have so many bytes counted for a request, where it had `held`; what it has then.
@@ -119,13 +127,11 @@ class Publish:
         """`POST /v1/publish/{topic}`."""
         await self._may(request)
         publishing = self._there()
-        topic = request.match_info["topic"]
-        policy = _policy(publishing, topic)
+        policy = _policy(publishing, request.match_info["topic"])
         delivered = _ack(request)
         limits = publishing.policy
         most = limits.max_outstanding_bytes
-        largest = min(limits.max_request_bytes, most)  # what is larger would never be taken
-        bodies.check_framing(request, largest)
+        bodies.check_framing(request, _largest(limits))
         self._ask(policy)
         held = self._held.more(0, request.content_length or 0, most)
 
@@ -134,16 +140,25 @@ class Publish:
             held = self._held.more(held, size, most)
 
         try:
-            body = await bodies.any_body(request, largest, arrived)
-            pieces, single = drafts.read(request, body, limits.max_record_bytes)
-            found = await _all(pieces)
-            outcomes = await self._outcomes(
-                publishing, topic, found, delivered, _once(request, body)
-            )
+            with self._held.rest.during(request.content_length or 0):
+                # What it takes is gone when that returns, and the collector doesn't see it.
+                return await self._take(request, publishing, delivered, arrived)
         finally:
             self._held.bytes -= held
+
+    async def _take(
+        self,
+        request: web.Request,
+        publishing: Publishing,
+        delivered: bool,
+        arrived: Callable[[int], None],
+    ) -> web.Response:
+        topic = request.match_info["topic"]
+        found, single, once = await _handed_over(request, publishing.policy, arrived)
+        outcomes = await self._outcomes(publishing, topic, found, delivered, once)
         if single:
             return _one(topic, outcomes[0])
+        await _let_go(found)
         return await _many(topic, outcomes)
 
     async def _outcomes(
@@ -154,18 +169,16 @@ class Publish:
         delivered: bool,
         idempotency: tuple[str, bytes] | None,
     ) -> list[Outcome]:
-        places, records = drafts.accepted(found)
-        outcomes: list[Outcome] = [draft for draft in found if isinstance(draft, Refused)]
-        if not records:
-            return outcomes
-        answered = await publishing.publish(
-            topic, records, delivered=delivered, idempotency=idempotency
-        )
+        records = [draft for draft in found if isinstance(draft, Draft)]
+        answered: list[Outcome] = []
+        if records:
+            answered = await publishing.publish(
+                topic, records, delivered=delivered, idempotency=idempotency
+            )
         if len(records) == len(found):
             return answered
-        for at, outcome in zip(places, answered, strict=True):
-            outcomes.insert(at, outcome)
-        return outcomes
+        outcomes = iter(answered)
+        return [next(outcomes) if isinstance(one, Draft) else one for one in found]
 
     def _ask(self, policy: TopicPolicy) -> None:
         """The consumers' breaker, where the topic wants it asked."""
@@ -220,14 +233,37 @@ class Publish:
         return self._publishing
 
 
+def _largest(limits: PublishPolicy) -> int:
+    """Bytes of a request; what is larger would never be taken."""
+    return min(limits.max_request_bytes, limits.max_outstanding_bytes)
+
+
+async def _handed_over(
+    request: web.Request, limits: PublishPolicy, arrived: Callable[[int], None]
+) -> tuple[list[drafts.Drafted], bool, tuple[str, bytes] | None]:
+    """The records, whether it is one alone, and the idempotency key."""
+    body = await bodies.any_body(request, _largest(limits), arrived)
+    if len(body) >= LARGE_BYTES:
+        await asyncio.sleep(0)  # it was put together now
+    pieces, single = drafts.read(request, body, limits.max_record_bytes)
+    return await _all(pieces), single, await _once(request, body)
+
+
 async def _all(pieces: Iterator[list[drafts.Drafted]]) -> list[drafts.Drafted]:
     """All of them; decisions have a turn in between."""
     found: list[drafts.Drafted] = []
-    for piece in pieces:
-        if found:
+    for number, piece in enumerate(pieces):
+        if number:
             await asyncio.sleep(0)
         found += piece
     return found
+
+
+async def _let_go(found: list[drafts.Drafted]) -> None:
+    """Forget records; all at once that would take as long as many decisions."""
+    while len(found) > LET_GO:
+        del found[-LET_GO:]
+        await asyncio.sleep(0)
 
 
 def _policy(publishing: Publishing, topic: str) -> TopicPolicy:
@@ -254,7 +290,7 @@ def _ack(request: web.Request) -> bool:
     return given == "delivered"
 
 
-def _once(request: web.Request, body: bytes) -> tuple[str, bytes] | None:
+async def _once(request: web.Request, body: bytes) -> tuple[str, bytes] | None:
     """The idempotency key, and a digest of all that makes the records."""
     given = request.headers.getall("Idempotency-Key", [])
     if not given:
@@ -267,7 +303,11 @@ def _once(request: web.Request, body: bytes) -> tuple[str, bytes] | None:
             "bad-parameter",
             f"Idempotency-Key must be there once, with 1 to {MAX_KEY} printable bytes",
         )
-    content = hashlib.blake2b(body, digest_size=16)
+    content = hashlib.blake2b(digest_size=16)
+    for at in range(0, len(body), DIGESTED_BYTES):
+        if at:
+            await asyncio.sleep(0)
+        content.update(body[at : at + DIGESTED_BYTES])
     content.update(request.content_type.encode())
     for name, value in request.raw_headers:
         if name.lower().startswith(drafts.OURS):
@@ -323,25 +363,32 @@ async def _many(topic: str, outcomes: Sequence[Outcome]) -> web.Response:
 
     Where all of it was refused in the same way, that is the answer.
     """
-    results: list[dict[str, object]] = []
+    results: list[bytes] = []
+    of: Counter[type[Outcome]] = Counter()
     for at in range(0, len(outcomes), PIECE):
         if at:
             await asyncio.sleep(0)  # decisions have a turn in between
-        results += map(_told, outcomes[at : at + PIECE])
-    of = Counter(map(type, outcomes))
+        piece = outcomes[at : at + PIECE]
+        of.update(map(type, piece))
+        results.append(msgspec.json.encode(list(map(_told, piece)))[1:-1])
     counts = {
         "delivered": of[Delivered],
         "spooled": of[Spooled],
         "dropped": of[Dropped],
         "refused": of[Refused],
     }
-    body: dict[str, object] = {"topic": topic, **counts, "results": results}
-    refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
-    if len(refused) == len(outcomes) and len({outcome.why for outcome in refused}) == 1:
-        raise refusal(refused[0], body)
-    if refused:
+    body: dict[str, object] = {"topic": topic, **counts, "results": _listed(results)}
+    if of[Refused]:
+        refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+        if len(refused) == len(outcomes) and len({outcome.why for outcome in refused}) == 1:
+            raise refusal(refused[0], body)
         return json(body, 207)
     return json(body, 202 if counts["spooled"] else 200)
+
+
+def _listed(pieces: Sequence[bytes]) -> msgspec.Raw:
+    """One list of pieces that are written already, without their brackets."""
+    return msgspec.Raw(b"[%b]" % b",".join(pieces))
 
 
 def _again(kind: str, detail: str) -> Problem:

@@ -6,10 +6,13 @@ in part can be sent again as it was: only what is missing is tried again.
 
 from __future__ import annotations
 
+import asyncio
+
 from sidecar.core.idempotency import of_record
 from sidecar.core.placing import UNPLACED
 from sidecar.core.publishing import Delivered, Outcome, Refusal, Refused, Spooled
 from sidecar.core.spooling import Accepted, Claim, Idempotency, Keys
+from sidecar.publish.lane import PIECE
 from sidecar.publish.ticket import Ticket
 from sidecar.publish.topic import Topic
 
@@ -46,20 +49,29 @@ class Claims:
         """
         key, fingerprint = self._given
         try:
-            for index in range(len(ticket.outcomes)):
-                what = of_record(key, fingerprint, index)
-                claim = await self._keys.claim(self._topic.name, what, self._at)
-                if claim is Claim.YOURS:
-                    self._mine[index] = what
-                elif isinstance(claim, Accepted):
-                    self._accepted(claim, ticket, index)
-                else:
-                    ticket.settle(index, _refused(claim))
+            for first in range(0, len(ticket.outcomes), PIECE):
+                if first:
+                    await asyncio.sleep(0)
+                indexes = range(first, min(first + PIECE, len(ticket.outcomes)))
+                whats = [of_record(key, fingerprint, index) for index in indexes]
+                claims = await self._keys.claim(self._topic.name, whats, self._at)
+                for index, what, claim in zip(indexes, whats, claims, strict=True):
+                    self._claimed(index, what, claim, ticket)
         except BaseException:
             for what in self._mine.values():
                 self._keys.abandon(self._topic.name, what.key)
             self._mine.clear()
             raise
+
+    def _claimed(
+        self, index: int, what: Idempotency, claim: Claim | Accepted, ticket: Ticket
+    ) -> None:
+        if claim is Claim.YOURS:
+            self._mine[index] = what
+        elif isinstance(claim, Accepted):
+            self._accepted(claim, ticket, index)
+        else:
+            ticket.settle(index, _refused(claim))
 
     def _accepted(self, claim: Accepted, ticket: Ticket, index: int) -> None:
         """It was before. Who waits for Kafka's word waits for it as the first sender would."""
@@ -68,9 +80,11 @@ class Claims:
         if not (ticket.delivered and self._topic.await_delivery(claim, ticket, index)):
             ticket.settle(index, outcome)
 
-    def settle(self, outcomes: list[Outcome], wall_at: float) -> None:
+    async def settle(self, outcomes: list[Outcome], wall_at: float) -> None:
         """The answers are there. The spool has settled what it holds by itself."""
-        for index, what in self._mine.items():
+        for number, (index, what) in enumerate(self._mine.items()):
+            if number % PIECE == PIECE - 1:
+                await asyncio.sleep(0)
             outcome = outcomes[index]
             if isinstance(outcome, Delivered):
                 partition, offset, cluster = outcome

@@ -278,7 +278,7 @@ class Desk:
             pass  # what is known by now is the answer
         outcomes = ticket.finish(NOTHING)
         if claims is not None:
-            claims.settle(outcomes, self._around.wall())
+            await claims.settle(outcomes, self._around.wall())
         return outcomes
 
     def hand_over(self, topic: str, draft: Draft, answered: Callable[[Outcome], None]) -> bool:

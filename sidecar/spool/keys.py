@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from sidecar.core.spooling import (
@@ -21,21 +21,27 @@ _NAMES: Final = (None, *CLUSTERS)
 _SHORT: Final = 8
 
 
-async def _nothing_spooled(topic: str, key: bytes, since_at: float) -> SpooledKey | None:
-    del topic, key, since_at
-    return None
+Lookup = Callable[[str, Sequence[bytes], float], Awaitable[Sequence[SpooledKey | None]]]
+"""Finds the spooled records that digests of keys stand for."""
+
+
+async def _nothing_spooled(
+    topic: str, keys: Sequence[bytes], since_at: float
+) -> list[SpooledKey | None]:
+    del topic, since_at
+    return [None] * len(keys)
 
 
 class SpoolKeys:
     """The port `Keys`. Those of directly delivered records take about 200 bytes of memory each.
 
     Args:
-        lookup: finds the key of a spooled record; without it nothing is ever spooled.
+        lookup: without it nothing is ever spooled.
     """
 
     def __init__(
         self,
-        lookup: Callable[[str, bytes, float], Awaitable[SpooledKey | None]] = _nothing_spooled,
+        lookup: Lookup = _nothing_spooled,
         *,
         most: int = IDEMPOTENT_KEYS,
     ) -> None:
@@ -46,23 +52,34 @@ class SpoolKeys:
         self._direct: dict[str, dict[bytes, bytes]] = {}
         """By topic and the key's digest, oldest first: packed, for there may be a million."""
 
-    async def claim(self, topic: str, what: Idempotency, now_at: float) -> Claim | Accepted:
+    async def claim(
+        self, topic: str, whats: Sequence[Idempotency], now_at: float
+    ) -> list[Claim | Accepted]:
         """See the port `Keys`."""
-        key, fingerprint = what
-        taken = self._open.get((topic, key))
-        if taken is not None:
-            return Claim.IN_PROGRESS if taken == fingerprint else Claim.OTHER_CONTENT
-        found = self._delivered(topic, what, now_at)
-        if found is not None:
-            return found
-        self._open[topic, key] = fingerprint
-        found = Claim.IN_PROGRESS
+        claims = [self._known(topic, what, now_at) for what in whats]
+        asked = [what for what, claim in zip(whats, claims, strict=True) if claim is Claim.YOURS]
+        if not asked:
+            return claims
+        for what in asked:
+            self._open[topic, what.key] = what.fingerprint
+        theirs = asked
         try:
-            found = await self._spooled(topic, what, now_at)
+            keys = [digest(what.key) for what in asked]
+            found = await self._lookup(topic, keys, now_at - IDEMPOTENT_FOR_S)
+            spooled = [_of_spooled(*pair) for pair in zip(found, asked, strict=True)]
+            theirs = [w for w, one in zip(asked, spooled, strict=True) if one is not Claim.YOURS]
         finally:
-            if found is not Claim.YOURS:
-                self.abandon(topic, key)
-        return found
+            for what in theirs:
+                self.abandon(topic, what.key)
+        rest = iter(spooled)
+        return [next(rest) if claim is Claim.YOURS else claim for claim in claims]
+
+    def _known(self, topic: str, what: Idempotency, now_at: float) -> Claim | Accepted:
+        """What is known without a look at the disk; YOURS: nothing is."""
+        taken = self._open.get((topic, what.key))
+        if taken is not None:
+            return Claim.IN_PROGRESS if taken == what.fingerprint else Claim.OTHER_CONTENT
+        return self._delivered(topic, what, now_at) or Claim.YOURS
 
     def settle(self, topic: str, what: Idempotency, outcome: Accepted, now_at: float) -> None:
         """See the port `Keys`."""
@@ -99,13 +116,13 @@ class SpoolKeys:
             cluster=_NAMES[which],
         )
 
-    async def _spooled(self, topic: str, what: Idempotency, now_at: float) -> Claim | Accepted:
-        found = await self._lookup(topic, digest(what.key), now_at - IDEMPOTENT_FOR_S)
-        if found is None:
-            return Claim.YOURS
-        if found.fingerprint != what.fingerprint:
-            return Claim.OTHER_CONTENT
-        return Accepted(partition=found.partition, seq=found.seq, spooled=True)
+
+def _of_spooled(found: SpooledKey | None, what: Idempotency) -> Claim | Accepted:
+    if found is None:
+        return Claim.YOURS
+    if found.fingerprint != what.fingerprint:
+        return Claim.OTHER_CONTENT
+    return Accepted(partition=found.partition, seq=found.seq, spooled=True)
 
 
 def _short(what: Idempotency) -> bytes:

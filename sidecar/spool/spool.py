@@ -72,7 +72,7 @@ class DiskSpool:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._queued = 0
         self._closed: asyncio.Future[None] | None = None
-        self._keys = SpoolKeys(self._spooled_key)
+        self._keys = SpoolKeys(self._spooled_keys)
         # A daemon: a disk that hangs must not keep the process from ending.
         self._thread = Thread(target=self._run, name="spool", daemon=True)
         self._thread.start()
@@ -190,10 +190,13 @@ class DiskSpool:
 
     # --- between the loop and the thread ---------------------------------------------------
 
-    async def _spooled_key(self, topic: str, key: bytes, since_at: float) -> SpooledKey | None:
+    async def _spooled_keys(
+        self, topic: str, keys: Sequence[bytes], since_at: float
+    ) -> list[SpooledKey | None]:
         if topic not in self._vault.notebook.key_topics:
-            return None
-        return await self._call(partial(self._vault.notebook.key, topic, key, since_at))
+            return [None] * len(keys)
+        look = self._vault.notebook.key
+        return await self._call(lambda: [look(topic, key, since_at) for key in keys])
 
     async def _call(self, what: Callable[[], T]) -> T:
         result: T = await self._hand_over(call=what)

@@ -133,6 +133,8 @@ class Desk:
         self.fault: SpoolFault | None = None
         """Of orders."""
         self.drafts: list[tuple[str, Draft]] = []
+        self.keys: list[tuple[str, bytes] | None] = []
+        """The idempotency keys of requests, each with its digest."""
         self.open: list[Callable[[Outcome], None]] = []
 
     def hand_over(self, topic: str, draft: Draft, answered: Callable[[Outcome], None]) -> bool:
@@ -154,6 +156,7 @@ class Desk:
         idempotency: tuple[str, bytes] | None,
     ) -> list[Outcome]:
         self.drafts += [(topic, draft) for draft in drafts]
+        self.keys.append(idempotency)
         assert self.outcome is not None
         return [self.outcome] * len(drafts)
 

@@ -146,9 +146,13 @@ def test_forms_of_a_batch(form: bytes) -> None:
     assert handed(JSON, form % records) == ([Draft(None, b"x", ())], False)
 
 
-def test_lines_are_a_batch_also_where_they_call_themselves_json() -> None:
-    line = b'{"value": {"type": "STRING", "data": "x"}}\n'
-    assert handed(JSON, line * 2) == ([Draft(None, b"x", ())] * 2, False)
+@pytest.mark.parametrize("between", [b"", b" ", b"\n", b"\r\n\r\n"])
+def test_records_one_after_the_other_are_a_batch_on_lines_or_not(between: bytes) -> None:
+    record = b'{"value": {"type": "STRING", "data": "}{"}}' + between
+    assert handed(JSON, record * 3) == ([Draft(None, b"}{", ())] * 3, False)
+    good, bad, _ = handed(JSON, record + b'{"value": 1}' + between + b'{"key": null}').records
+    assert isinstance(good, Draft)
+    assert isinstance(bad, Refused)
 
 
 @pytest.mark.parametrize(
@@ -202,6 +206,9 @@ def test_lines() -> None:
         (JSON, b'{"records": []}'),
         (JSON, b'{"entries": null}'),
         (JSON, b'{"value": {"type": "STRING", "data": "x"}} {'),
+        (JSON, b'{"value": {"type": "STRING", "data": "x"}} {} 1}'),
+        (JSON, b'[{"value": {"type": "STRING", "data": "x"}}] []'),
+        (JSON, b'{"records": [{"value": {"type": "STRING", "data": "x"}}, ]}'),
         (JSON, b"\xff"),
         (LINES, b"\n"),
         (LINES, b'{"value":{"type":"STRING","data":"1"}}\n' * (MAX_RECORDS + 1)),

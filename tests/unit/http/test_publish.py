@@ -13,6 +13,7 @@ from yarl import URL
 
 from sidecar.core.errors import SpoolFault, SpoolUnknown
 from sidecar.core.publishing import Delivered, PublishPolicy, TopicPolicy
+from sidecar.http import publish
 from sidecar.http.publish import STATUS, Held
 from sidecar.http.server import HttpSettings, build_app
 from tests.servers import ROOT, poll_until
@@ -94,6 +95,32 @@ async def test_bodies_without_a_length_count_as_they_come(served: Served) -> Non
     assert (await client.post(PATH, data=quick(), headers=RAW)).status == 200
     assert served.held.bytes == 0
     assert [len(draft.value or b"") for _, draft in served.desk.drafts] == [1600, 1900]
+
+
+async def test_each_record_of_a_batch_has_its_own_answer_in_its_place(served: Served) -> None:
+    served.desk.policy = replace(LIMITS, max_request_bytes=10**6, max_outstanding_bytes=10**6)
+    client = await served.client()
+    good, bad = {"key": {"type": "STRING", "data": "k"}}, {"key": 1}
+    answer = await client.post(PATH, json=[bad if n % 3 == 0 else good for n in range(1000)])
+    said = await answer.json()
+    assert (answer.status, said["delivered"], said["refused"]) == (207, 666, 334)
+    told = [result["status"] for result in said["results"]]
+    assert told == ["refused" if n % 3 == 0 else "delivered" for n in range(1000)]
+    answer = await client.post(PATH, json=[bad] * 1000)
+    said = await answer.json()
+    assert (answer.status, said["refused"], len(said["results"])) == (400, 1000, 1000)
+
+
+async def test_a_keys_content_is_all_of_the_body(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "DIGESTED_BYTES", 10)
+    client = await served.client()
+    for body in (b"x" * 25 + b"1", b"x" * 25 + b"1", b"x" * 25 + b"2", b"y" + b"x" * 24 + b"1"):
+        await client.post(PATH, data=body, headers={**RAW, "Idempotency-Key": "k"})
+    first, same, *others = served.desk.keys
+    assert first == same
+    assert len({first, *others}) == 3
 
 
 async def test_an_order_for_what_isnt_there_is_told_from_one_that_can_be_tried_again(

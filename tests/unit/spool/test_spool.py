@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from sidecar.core.errors import SpoolClosed, SpoolDiskFull, SpoolFault, SpoolFull, SpoolTaken
-from sidecar.core.spooling import Accepted, Adopted, Claim, Idempotency, Spool, SpoolSettings
+from sidecar.core.spooling import Accepted, Adopted, Claim, Idempotency, Keys, Spool, SpoolSettings
 from sidecar.spool import spool as module
 from sidecar.spool.files import Files
 from sidecar.spool.keys import SpoolKeys
+from sidecar.spool.ledger import SpooledKey
 from sidecar.spool.spool import DiskSpool
 from sidecar.telemetry import names
 from tests.servers import poll_until
@@ -45,6 +46,11 @@ async def opened(root: Path, files: Files | None = None, name: str = "me") -> Di
     return await DiskSpool.open(
         root, name, SpoolSettings(), RecordedTelemetry(), files=files, wall=lambda: AT
     )
+
+
+async def claim(keys: Keys, topic: str, what: Idempotency, at: float) -> Claim | Accepted:
+    (said,) = await keys.claim(topic, [what], at)
+    return said
 
 
 @pytest.fixture
@@ -180,77 +186,108 @@ A, B = Idempotency("a", b"11111111"), Idempotency("a", b"22222222")
 
 async def test_a_key_is_claimed_once() -> None:
     keys = SpoolKeys()
-    claims = await asyncio.gather(*[keys.claim("t", A, AT) for _ in range(5)])
+    claims = await asyncio.gather(*[claim(keys, "t", A, AT) for _ in range(5)])
     assert sorted(map(str, claims)) == [Claim.IN_PROGRESS] * 4 + [Claim.YOURS]
-    assert await keys.claim("t", B, AT) is Claim.OTHER_CONTENT
-    assert await keys.claim("other", A, AT) is Claim.YOURS
+    assert await claim(keys, "t", B, AT) is Claim.OTHER_CONTENT
+    assert await claim(keys, "other", A, AT) is Claim.YOURS
     keys.abandon("t", "a")
-    assert await keys.claim("t", B, AT) is Claim.YOURS
+    assert await claim(keys, "t", B, AT) is Claim.YOURS
 
 
 async def test_a_direct_delivery_is_remembered_for_a_day() -> None:
     keys = SpoolKeys()
-    assert await keys.claim("t", A, AT) is Claim.YOURS
+    assert await claim(keys, "t", A, AT) is Claim.YOURS
     keys.settle("t", A, Accepted(partition=3, offset=9), AT)
-    assert await keys.claim("t", A, AT + DAY_S - 1) == Accepted(partition=3, offset=9)
-    assert await keys.claim("t", B, AT) is Claim.OTHER_CONTENT
-    assert await keys.claim("t", A, AT + DAY_S + 1) is Claim.YOURS
+    assert await claim(keys, "t", A, AT + DAY_S - 1) == Accepted(partition=3, offset=9)
+    assert await claim(keys, "t", B, AT) is Claim.OTHER_CONTENT
+    assert await claim(keys, "t", A, AT + DAY_S + 1) is Claim.YOURS
 
 
 async def test_a_direct_delivery_is_remembered_with_the_cluster_that_has_it() -> None:
     keys = SpoolKeys()
     for cluster in (None, "first", "second"):
         once = Idempotency(f"to {cluster}", b"12345678")
-        assert await keys.claim("t", once, AT) is Claim.YOURS
+        assert await claim(keys, "t", once, AT) is Claim.YOURS
         accepted = Accepted(partition=3, offset=9, cluster=cluster)
         keys.settle("t", once, accepted, AT)
-        assert await keys.claim("t", once, AT) == accepted
+        assert await claim(keys, "t", once, AT) == accepted
 
 
 async def test_the_oldest_keys_are_forgotten_first() -> None:
     keys = SpoolKeys(most=3)
     for n in range(5):
         once = Idempotency(str(n), b"12345678")
-        assert await keys.claim("t", once, AT) is Claim.YOURS
+        assert await claim(keys, "t", once, AT) is Claim.YOURS
         keys.settle("t", once, Accepted(partition=0), AT + n)
-    known = [await keys.claim("t", Idempotency(str(n), b"12345678"), AT + 5) for n in range(5)]
+    known = [await claim(keys, "t", Idempotency(str(n), b"12345678"), AT + 5) for n in range(5)]
     assert known == [Claim.YOURS, Claim.YOURS, *[Accepted(partition=0)] * 3]
 
 
 async def test_a_spooled_records_key_outlives_record_and_restart(tmp_path: Path) -> None:
     spool = await opened(tmp_path)
-    assert await spool.keys.claim("t", A, AT) is Claim.YOURS
+    assert await claim(spool.keys, "t", A, AT) is Claim.YOURS
     await spool.append("t", 2, [record(once=A)])
-    assert await spool.keys.claim("t", A, AT) == Accepted(partition=2, seq=1, spooled=True)
+    assert await claim(spool.keys, "t", A, AT) == Accepted(partition=2, seq=1, spooled=True)
     await spool.done("t", 2, 1)
     await spool.close()
     spool = await opened(tmp_path)
     assert spool.backlog("t", 2).records == 0
-    assert await spool.keys.claim("t", A, AT) == Accepted(partition=2, seq=1, spooled=True)
-    assert await spool.keys.claim("t", B, AT) is Claim.OTHER_CONTENT
-    assert await spool.keys.claim("u", A, AT) is Claim.YOURS
+    assert await claim(spool.keys, "t", A, AT) == Accepted(partition=2, seq=1, spooled=True)
+    assert await claim(spool.keys, "t", B, AT) is Claim.OTHER_CONTENT
+    assert await claim(spool.keys, "u", A, AT) is Claim.YOURS
     await spool.close()
     old = await DiskSpool.open(
         tmp_path, "me", SpoolSettings(), RecordedTelemetry(), wall=lambda: AT + 2 * DAY_S
     )
-    assert await old.keys.claim("t", A, AT + 2 * DAY_S) is Claim.YOURS
+    assert await claim(old.keys, "t", A, AT + 2 * DAY_S) is Claim.YOURS
     await old.append("t", 2, [record(at=AT + 2 * DAY_S, once=A)])
-    assert await old.keys.claim("t", A, AT + 2 * DAY_S) == Accepted(
+    assert await claim(old.keys, "t", A, AT + 2 * DAY_S) == Accepted(
         partition=2, seq=2, spooled=True
     )
     await old.close()
+
+
+async def test_keys_are_claimed_together_each_for_itself(spool: DiskSpool) -> None:
+    spooled, direct, busy, free, other = (Idempotency(name, b"12345678") for name in "sdbfo")
+    for what in (spooled, direct, other, busy):
+        assert await claim(spool.keys, "t", what, AT) is Claim.YOURS
+    await spool.append("t", 2, [record(once=spooled), record(once=other)])
+    spool.keys.settle("t", direct, Accepted(partition=0, offset=9), AT)
+    mine = other._replace(fingerprint=b"another1")
+    assert await spool.keys.claim("t", [spooled, direct, busy, free, mine], AT) == [
+        Accepted(partition=2, seq=1, spooled=True),
+        Accepted(partition=0, offset=9),
+        Claim.IN_PROGRESS,
+        Claim.YOURS,
+        Claim.OTHER_CONTENT,
+    ]
+
+
+async def test_a_look_that_fails_claims_nothing() -> None:
+    faults: list[SpoolFault] = [SpoolFault("the ledger can't be read")]
+
+    async def look(topic: str, keys: Sequence[bytes], since_at: float) -> list[SpooledKey | None]:
+        if faults:
+            raise faults.pop()
+        return [None] * len(keys)
+
+    keys = SpoolKeys(look)
+    two = [A, A._replace(key="another")]
+    with pytest.raises(SpoolFault):
+        await keys.claim("t", two, AT)
+    assert await keys.claim("t", two, AT) == [Claim.YOURS] * 2
 
 
 async def test_a_key_whose_record_was_refused_is_free_again(tmp_path: Path) -> None:
     disk = BadDisk()
     spool = await opened(tmp_path, disk)
     disk.room = 0
-    assert await spool.keys.claim("t", A, AT) is Claim.YOURS
+    assert await claim(spool.keys, "t", A, AT) is Claim.YOURS
     with pytest.raises(SpoolDiskFull):
         await spool.append("t", 0, [record(once=A)])
-    assert await spool.keys.claim("t", A, AT) is Claim.IN_PROGRESS
+    assert await claim(spool.keys, "t", A, AT) is Claim.IN_PROGRESS
     spool.keys.abandon("t", "a")
-    assert await spool.keys.claim("t", A, AT) is Claim.YOURS
+    assert await claim(spool.keys, "t", A, AT) is Claim.YOURS
     await spool.close()
 
 
@@ -302,13 +339,13 @@ async def test_spools_of_daemons_that_are_gone_are_adopted(tmp_path: Path) -> No
 
 async def test_keys_and_pauses_come_along(tmp_path: Path) -> None:
     other = await opened(tmp_path, name="gone")
-    assert await other.keys.claim("t", A, AT) is Claim.YOURS
+    assert await claim(other.keys, "t", A, AT) is Claim.YOURS
     await other.append("t", 0, [record(once=A)])
     await other.pause("t", True)
     await other.close()
     spool = await opened(tmp_path)
     await spool.adopt()
-    assert await spool.keys.claim("t", A, AT) == Accepted(partition=0, spooled=True)
+    assert await claim(spool.keys, "t", A, AT) == Accepted(partition=0, spooled=True)
     assert spool.paused("t")
     await spool.close()
 
