@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from sidecar import __version__, compose, lean
+from sidecar import __version__, compose, early, lean
 from sidecar.config import model
 from sidecar.config.faults import ConfigFaults
 from sidecar.config.lint import warnings
@@ -107,6 +107,7 @@ class Daemon:
         self._stopping = asyncio.Event()
         self._why = ""
         self._reloading: set[asyncio.Task[None]] = set()
+        self._reload_turn = asyncio.Lock()
 
     def _surroundings(self, name: str, prefix: str) -> Around:
         return Around(
@@ -183,6 +184,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop, signal.Signals(number).name)
         loop.add_signal_handler(signal.SIGHUP, self._hup)
+        early.hear()
 
     def stop(self, why: str) -> None:
         """Ask the daemon to end."""
@@ -193,6 +195,8 @@ class Daemon:
         """Hand over first, while callers still get answers; then end answering."""
         began = self._clock.now()
         self.telemetry.event(names.STOPPING, signal=self._why)
+        for task in self._reloading:  # nothing is started any more
+            task.cancel()
         await self._end()
         self.telemetry.event(names.STOPPED, seconds=round(self._clock.now() - began, 3))
 
@@ -277,9 +281,14 @@ class Daemon:
     # --- reload ----------------------------------------------------------------------------
 
     def _hup(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._reconfigure(), name="reload")
+        task = asyncio.get_running_loop().create_task(self._reload_in_turn(), name="reload")
         self._reloading.add(task)
         task.add_done_callback(self._reloading.discard)
+
+    async def _reload_in_turn(self) -> None:
+        # One after the other, so that what was read last is what is in effect.
+        async with self._reload_turn:
+            await self._reconfigure()
 
     async def _reconfigure(self) -> None:
         try:
@@ -365,7 +374,10 @@ def run(
         return load_file(path, os.environ, flags)
 
     async def main() -> int:
-        return await Daemon(config, name, log, reload).serve()
+        try:
+            return await Daemon(config, name, log, reload).serve()
+        finally:
+            early.hold()  # the handlers go with the loop; a second SIGTERM changes nothing
 
     return _runner()(main())
 

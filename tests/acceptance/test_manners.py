@@ -194,6 +194,27 @@ def test_a_taken_port_takes_no_lock_with_it(place: Place) -> None:
             assert lock is None or "Session" not in lock
 
 
+def _held(daemon: Daemon) -> bool:
+    """Whether SIGTERM waits: the daemon has begun, and has no handlers yet."""
+    said = Path(f"/proc/{daemon.pid}/status").read_text("ascii")
+    (held,) = (line.split()[1] for line in said.splitlines() if line.startswith("SigBlk:"))
+    return bool(int(held, 16) & 1 << signal.SIGTERM - 1)
+
+
+def test_signals_that_come_during_the_start_are_heard() -> None:
+    """A scheduler writes the file anew, or changes its mind, a moment after it has started us."""
+    with Daemon(MEMORY, wait=False) as daemon:
+        poll_until_sync(lambda: _held(daemon), 5, "it has begun")
+        daemon.send_signal(signal.SIGHUP)
+        poll_until_sync(lambda: events(daemon, "config_reloaded"), 10, "the reload")
+        assert daemon.allowed().status == 200
+    with Daemon(MEMORY, wait=False) as daemon:
+        poll_until_sync(lambda: _held(daemon), 5, "it has begun")
+        for _ in range(2):
+            daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(10) == 0
+
+
 BAD = """\
 store: memory
 colour: red
@@ -371,6 +392,23 @@ def test_an_invalid_reload_is_refused_whole() -> None:
         daemon.configure(good)
         daemon.send_signal(signal.SIGHUP)
         poll_until_sync(lambda: series(daemon.get("/metrics"))[RELOADED] == 1, 3, "mended")
+
+
+def test_what_was_read_last_is_in_effect() -> None:
+    """A long file takes seconds to read; what is written meanwhile is not overtaken by it."""
+    long = {f"b{number}": timing() for number in range(300)}
+    with Daemon({**MEMORY, "breakers": {"first": timing()}}) as daemon:
+        daemon.configure({**MEMORY, "breakers": long})
+        daemon.send_signal(signal.SIGHUP)
+        assert (
+            daemon.get("/livez").status == 200
+        )  # the loop has turned: two signals that wait are one
+        daemon.configure({**MEMORY, "breakers": {"last": timing()}})
+        for _ in range(5):
+            daemon.send_signal(signal.SIGHUP)
+        poll_until_sync(lambda: daemon.allowed("last").status == 200, 20, "the last one")
+        holds(lambda: daemon.allowed("last").status == 200, 1.0, "it stays")
+        assert [one["name"] for one in daemon.get("/v1/breakers").body["breakers"]] == ["last"]
 
 
 def test_a_reload_moves_the_state_file_and_asks_another_kafka(tmp_path: Path) -> None:
