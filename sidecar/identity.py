@@ -72,7 +72,7 @@ def random_instance() -> str:
 
 def instance(environ: Mapping[str, str], data_dir: DataDir | None) -> str:
     """This sidecar's identity."""
-    allocation = _UNFIT.sub("-", environ.get("NOMAD_ALLOC_ID", ""))
+    allocation = _UNFIT.sub("-", environ.get("NOMAD_ALLOC_ID", "")).lstrip("-_.")[:128]
     if allocation:
         return allocation
     return data_dir.instance() if data_dir is not None else random_instance()

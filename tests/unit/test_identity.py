@@ -19,8 +19,10 @@ def test_nomads_allocation_is_the_identity() -> None:
 
 
 def test_odd_characters_become_dashes() -> None:
-    """An identity stands in values that others parse."""
+    """An identity stands in values that others parse, and names folders."""
     assert instance({"NOMAD_ALLOC_ID": "a/b c"}, None) == "a-b-c"
+    assert instance({"NOMAD_ALLOC_ID": "../../a"}, None) == "a"
+    assert INSTANCE.fullmatch(instance({"NOMAD_ALLOC_ID": "x" * 300}, None))
 
 
 @pytest.mark.parametrize("environ", [{}, {"NOMAD_ALLOC_ID": ""}])
