@@ -317,7 +317,7 @@ class Desk:
     ) -> None:
         """Hand records to their lanes, at once when the topic is known to be there."""
         records = await self._writer.records(drafts, self._around.wall(), claims)
-        unknown = await self._unknown(topic)
+        unknown = await self._unknown(topic, len(drafts))
         if unknown is not None:
             ticket.finish(unknown)
             return
@@ -328,11 +328,12 @@ class Desk:
         if topic.placement.partitions is not None:
             self._placements.keep(topic.name, topic.placement.partitions)
 
-    async def _unknown(self, topic: Topic) -> Outcome | None:
+    async def _unknown(self, topic: Topic, records: int) -> Outcome | None:
         """What becomes of records whose topic Kafka doesn't know, or says nothing of."""
         try:
             await topic.know()
         except NeverDelivered as fault:
+            topic.dead(fault.why, records)
             if not topic.lanes:
                 self.topics.pop(topic.name, None)  # a name that nothing is known of is not kept
             return Refused(fault.why, str(fault))

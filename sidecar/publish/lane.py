@@ -29,7 +29,6 @@ from sidecar.core.publishing import (
 )
 from sidecar.publish.ticket import Item, Ticket, settle_all
 from sidecar.publish.waiters import Waiters
-from sidecar.telemetry import names
 
 if TYPE_CHECKING:
     from sidecar.publish.topic import Topic
@@ -209,7 +208,7 @@ class Lane:
     async def _never(self, items: list[Item], fault: NeverDelivered) -> None:
         """One of them, or each, can't ever be delivered: find out which."""
         if len(items) == 1 or fault.why in {Refusal.UNKNOWN_TOPIC, Refusal.UNKNOWN_PARTITION}:
-            self.dead(fault, len(items))
+            self.topic.dead(fault.why, len(items))
             settle_all(items, Refused(fault.why, str(fault)))
             return
         if fault.why is Refusal.TOO_LARGE:
@@ -220,12 +219,6 @@ class Lane:
                 await self._spool(part)
             else:
                 await self._direct(part)
-
-    def dead(self, fault: NeverDelivered, records: int) -> None:
-        """Count records that can't ever be delivered."""
-        self._around.telemetry.count(
-            names.PUBLISH_DEAD, records, topic=self.topic.label, reason=str(fault.why)
-        )
 
     async def _failed(self, items: list[Item], fault: DeliveryFault) -> None:
         self.topic.failed(str(fault))

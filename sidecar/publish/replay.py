@@ -225,7 +225,7 @@ class Replay:
             await self._around.letters.add(
                 [Letter(self._name, self._partition, one.record, why, said, at) for one in batch]
             )
-        self._lane.dead(fault, len(batch))
+        self._topic.dead(fault.why, len(batch))
         self._tell(names.DEAD_LETTER, said, "error", records=len(batch))
         for one in batch:
             self._lane.waiters.forget(one.seq)

@@ -281,6 +281,10 @@ class Topic:
         """A batch of that many bytes was refused for its size: make smaller ones from now on."""
         self.batch_bytes = max(LEAST_BATCH_BYTES, min(self.batch_bytes, size) // 2)
 
+    def dead(self, why: Refusal, records: int) -> None:
+        """Records can't ever be delivered: count them."""
+        self.around.telemetry.count(names.PUBLISH_DEAD, records, topic=self.label, reason=str(why))
+
     def settled(self, outcomes: Sequence[Outcome]) -> None:
         """A request has its outcomes: count them, and tell a sample of what was lost."""
         self.outstanding -= len(outcomes)

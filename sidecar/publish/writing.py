@@ -76,6 +76,7 @@ def _place(
             continue  # its idempotency key has an answer
         if topic.lacks(draft.partition):
             said = f"{topic.name} has {topic.count} partitions: there is no {draft.partition}"
+            topic.dead(Refusal.UNKNOWN_PARTITION, 1)
             ticket.settle(index, Refused(Refusal.UNKNOWN_PARTITION, said))
             continue
         at = topic.place(draft, size_of(record))

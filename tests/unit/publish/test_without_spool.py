@@ -22,7 +22,7 @@ from sidecar.publish import probing
 from sidecar.telemetry import names
 from tests.servers import poll_until
 from tests.telemetry import RecordedTelemetry
-from tests.unit.publish.kit import TOPIC, PaperKafka, shop
+from tests.unit.publish.kit import TOPIC, PaperKafka, Shop, shop
 
 AWAY = DeliveryFault("away")
 UNSENT = DeliveryFault("no connection", unsent=True)
@@ -30,6 +30,11 @@ UNSENT = DeliveryFault("no connection", unsent=True)
 
 def whys(outcomes: list[Outcome]) -> list[Refusal | str]:
     return [o.why if isinstance(o, Refused) else type(o).__name__ for o in outcomes]
+
+
+def dead(one: Shop, why: Refusal) -> int:
+    telemetry = cast("RecordedTelemetry", one.telemetry)
+    return telemetry.counted(names.PUBLISH_DEAD, topic=TOPIC, reason=str(why))
 
 
 async def test_records_are_delivered_each_with_its_offset() -> None:
@@ -136,6 +141,7 @@ async def test_one_bad_record_costs_itself_alone() -> None:
 async def test_an_unknown_topic_is_refused_for_good() -> None:
     async with shop(Outage.REJECT, kafka=PaperKafka(None)) as one:
         assert whys(await one.publish(b"1")) == [Refusal.UNKNOWN_TOPIC]
+        assert dead(one, Refusal.UNKNOWN_TOPIC) == 1
 
 
 async def test_a_topic_that_is_gone_is_refused_for_good_once_that_is_certain() -> None:
@@ -210,6 +216,7 @@ async def test_a_partition_that_isnt_there_is_refused_alone() -> None:
         drafts = [Draft(None, b"0", (), 0), Draft(None, b"1", (), 7)]
         outcomes = await one.desk.publish(TOPIC, drafts, delivered=False, idempotency=None)
         assert whys(outcomes) == ["Delivered", Refusal.UNKNOWN_PARTITION]
+        assert dead(one, Refusal.UNKNOWN_PARTITION) == 1
         assert set(one.desk.topics[TOPIC].lanes) == {0}
 
 
