@@ -165,15 +165,15 @@ def put_back(
         _told("put back", matched, output, dry_run=dry_run)
         return
     from sidecar.publish.deadletters import take_out
+    from sidecar.publish.letters import once_more
     from sidecar.spool.offline import import_into
 
     def records() -> Iterator[tuple[str, int, NewRecord]]:
         now = wall()
         for name, letter in _walk(folder):
             if wanted.meant(name, letter):
-                # Its age counts from now on, or a topic's max_age would drop it at once.
-                record = letter.record._replace(accepted_at=now)
-                yield letter.topic, UNPLACED if by_key else letter.partition, record
+                partition = UNPLACED if by_key else letter.partition
+                yield letter.topic, partition, once_more(letter.record, now)
 
     def first() -> None:
         if _count(folder, wanted):

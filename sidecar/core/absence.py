@@ -34,6 +34,21 @@ def agreed(answers: Iterable[bool | None]) -> Presence:
     return Presence.ABSENT if said and None not in said else Presence.UNREACHABLE
 
 
+def in_both(first: Presence, second: Presence) -> Presence:
+    """What two clusters come to that get a copy each: it is absent where neither has it.
+
+    In one of them alone it is conflicting, and where nobody has it and one of them isn't sure,
+    nothing is known.
+    """
+    said = {first, second}
+    if len(said) == 1:
+        return first
+    if said == {Presence.ABSENT, Presence.UNREACHABLE}:
+        return Presence.UNREACHABLE
+    there = Presence.PRESENT in said and Presence.ABSENT not in said
+    return Presence.PRESENT if there else Presence.CONFLICTING
+
+
 class Absence:
     """How long one topic has been absent by every word heard. `now` is monotonic seconds."""
 

@@ -9,6 +9,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from sidecar.core.placing import UNPLACED
+from sidecar.core.publishing import SEQUENCE_HEADER
 from sidecar.core.spooling import NewRecord
 
 
@@ -51,6 +52,18 @@ def from_line(line: bytes) -> Letter:
         return _letter(json.loads(line))
     except (ValueError, TypeError, KeyError, AttributeError, binascii.Error) as fault:
         raise NoLetter(str(fault)) from fault
+
+
+def once_more(record: NewRecord, now_at: float) -> NewRecord:
+    """The record of a letter as it goes into a spool again.
+
+    Its age counts from now on, or a topic's max_age would drop it at once. Its counter is one that
+    readers of two clusters have given up, and goes: by it they would take the record for a copy.
+    """
+    headers = record.headers
+    if headers and headers[-1][0] == SEQUENCE_HEADER:
+        headers = headers[:-1]
+    return record._replace(accepted_at=now_at, headers=headers)
 
 
 def id_of(line: bytes) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final, TypeVar
 
+from sidecar.core.absence import Presence, in_both
 from sidecar.core.ports import Telemetry
 from sidecar.core.publishing import (
     SEQUENCE_HEADER,
@@ -19,6 +20,7 @@ from sidecar.core.publishing import (
     Confirmed,
     DeliveryFault,
     NeverDelivered,
+    NotListed,
     Refusal,
 )
 from sidecar.core.spooling import CLUSTERS, NewRecord
@@ -111,6 +113,15 @@ class Pair:
                 task.cancel()
         return number
 
+    async def presence(self, topic: str, within_s: float) -> Presence:
+        """What both say of whether there is such a topic; each is asked at most so long."""
+        here, there = self._clusters
+        return in_both(
+            *await asyncio.gather(
+                here.carrier.presence(topic, within_s), there.carrier.presence(topic, within_s)
+            )
+        )
+
     async def send(
         self,
         topic: str,
@@ -123,6 +134,7 @@ class Pair:
 
         Raises:
             NeverDelivered: neither will ever take it.
+            NotListed: neither lists the topic; nothing was sent.
             DeliveryFault: neither has confirmed it.
         """
         copies = []
@@ -190,10 +202,18 @@ def _fault(task: asyncio.Task[T]) -> DeliveryFault:
     return error
 
 
+def _unlisted(fault: DeliveryFault) -> bool:
+    never = isinstance(fault, NeverDelivered) and fault.why is Refusal.UNKNOWN_TOPIC
+    return never or isinstance(fault, NotListed)
+
+
 def _both(faults: Sequence[DeliveryFault]) -> DeliveryFault:
-    """Neither took them: for good only if both say so; a batch that is too large may be halved."""
+    """Neither took them: for good only if both say so; a batch that is too large may be halved.
+    That there is no such topic isn't for good while one only doesn't list it."""
     never = [fault for fault in faults if isinstance(fault, NeverDelivered)]
     if len(never) == len(faults):
         return min(never, key=lambda fault: fault.why is not Refusal.TOO_LARGE)
+    if all(map(_unlisted, faults)):
+        return next(fault for fault in faults if isinstance(fault, NotListed))
     said = "; ".join(dict.fromkeys(str(fault) for fault in faults))
     return DeliveryFault(said, unsent=all(fault.unsent for fault in faults))

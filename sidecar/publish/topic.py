@@ -91,7 +91,7 @@ class Topic:
 
     @property
     def _asked(self) -> Carrier | Pair:
-        """Who says how many partitions there are."""
+        """Who says how many partitions there are, and whether there is such a topic."""
         return self.pair or self.around.carrier
 
     async def send(
@@ -165,18 +165,16 @@ class Topic:
             self._looking = None
 
     async def gone(self) -> bool:
-        """Whether it is certain that there is no such topic any more; the cluster is asked anew.
-
-        Of two clusters each would have to say so; with those, records wait.
-        """
+        """Whether it is certain that there is no such topic any more; it is asked anew, and of two
+        clusters each has to say so."""
         if (asking := self.wonder()) is None:
             return False
         await asyncio.shield(asking)
         return self.absence.certain
 
     def wonder(self) -> asyncio.Task[None] | None:
-        """Ask the cluster aside whether there is such a topic; None: that is of no use."""
-        if self.pair is not None or self.around.policy.missing_topic_after_s <= 0:
+        """Ask the cluster aside whether there is such a topic; None: nobody wants to know."""
+        if self.around.policy.missing_topic_after_s <= 0:
             return None
         if self._asking is None:
             self._asking = asyncio.get_running_loop().create_task(
@@ -186,7 +184,7 @@ class Topic:
 
     async def _ask(self) -> None:
         try:
-            self.heard(await self.around.carrier.presence(self.name, PRESENCE_S))
+            self.heard(await self._asked.presence(self.name, PRESENCE_S))
         finally:
             self._asking = None
 

@@ -377,6 +377,40 @@ async def test_a_reader_that_starts_anew_knows_what_is_done(
         assert found.figures() == (0, 0, 0)
 
 
+async def test_a_topic_is_gone_when_both_clusters_say_so(
+    clusters: Clusters, ways: Ways, topic: str, tmp_path: Path
+) -> None:
+    first, second = clusters
+    settings = config((ways[0].address, ways[1].address), topic, tmp_path)
+    settings["publish"]["missing_topic_after"] = "5s"
+    letters = tmp_path / "dead-letters.ndjson"
+    with Daemon(settings) as daemon:
+
+        def waiting() -> int:
+            return int(daemon.get("/v1/spool").body["records"])
+
+        producer = Producer(daemon, topic)
+        await both_take(producer, daemon)
+        await asyncio.to_thread(first.delete_topic, topic)
+        await producer.send_until(lambda b: b.get("cluster") == "second", "one of them is enough")
+        ways[1].refuse()
+        await producer.send_until(lambda b: b["status"] == "spooled", "neither takes it")
+        assert waiting()
+        await asyncio.to_thread(second.delete_topic, topic)
+        ways[1].heal()
+        await poll_until(lambda: not waiting(), PATIENCE_S, "what waited is set aside")
+        assert b"unknown-kafka-topic" in letters.read_bytes()
+        refused = daemon.request("POST", f"/v1/publish/{topic}", b"x", RAW)
+        assert (refused.status, refused.body["title"]) == (404, "Unknown kafka topic")
+        for kafka in clusters:
+            await asyncio.to_thread(kafka.create_topic, topic, PARTITIONS)
+        await poll_until(
+            lambda: daemon.request("POST", f"/v1/publish/{topic}", b"x", RAW).status == 200,
+            PATIENCE_S,
+            "it is there again",
+        )
+
+
 async def test_a_reload_brings_the_second_cluster(
     clusters: Clusters, topic: str, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sidecar.core.placing import UNPLACED
+from sidecar.core.publishing import SEQUENCE_HEADER
 from sidecar.core.spooling import NewRecord
 from sidecar.core.words import clock
 from sidecar.publish.deadletters import FILE, DeadLetters
@@ -23,6 +24,7 @@ LETTERS = (
     ("orders", 1, None, b"2", "unknown-partition"),
     ("page\x1bviews", UNPLACED, b"\xff", None, "unknown-kafka-topic"),
 )
+HEADERS = (("h", b"x"), (SEQUENCE_HEADER, b"a/7/1"))
 
 
 @pytest.fixture
@@ -31,9 +33,7 @@ def folder(tmp_path: Path) -> Path:
     made = tmp_path / "spool"
     made.mkdir()
     letters = [
-        Letter(
-            topic, partition, NewRecord(key, value, (("h", b"x"),), 17, AT), why, f"so: {why}", AT
-        )
+        Letter(topic, partition, NewRecord(key, value, HEADERS, 17, AT), why, f"so: {why}", AT)
         for topic, partition, key, value, why in LETTERS
     ]
     asyncio.run(DeadLetters(made).add(letters))
@@ -95,6 +95,8 @@ def test_what_is_put_back_waits_in_the_spool_and_is_no_letter_any_more(
     folder: Path, invoke: Invoke
 ) -> None:
     which = ("spool", "dead-letters", "put-back", str(folder), "--topic", "orders")
+    letter = listed(invoke, folder)[0]["id"]
+    shown = invoke("spool", "dead-letters", "show", str(folder), letter).stdout
     dry = invoke(*which, "--dry-run")
     assert dry.stdout == "2 would be put back\n"
     assert len(listed(invoke, folder)) == 3
@@ -105,6 +107,7 @@ def test_what_is_put_back_waits_in_the_spool_and_is_no_letter_any_more(
     (first,) = box.waiting("orders", 0)
     assert first._replace(accepted_at=AT) == NewRecord(b"a", b"1", (("h", b"x"),), 17, AT)
     assert first.accepted_at > AT, "or its topic's max_age would drop it at once"
+    assert "breaker-sequence: a/7/1" in shown, "which would make it a copy for readers of two"
     assert [record.value for record in box.waiting("orders", 1)] == [b"2"]
     box.vault.close()
     again = invoke(*which)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.core.absence import GAP_S, Absence, Presence, agreed
+from sidecar.core.absence import GAP_S, Absence, Presence, agreed, in_both
 
 AFTER_S = 3600.0
 STEP_S = 5.0
@@ -31,6 +31,25 @@ def told(absence: Absence, presence: Presence, since: float, for_s: float) -> bo
 )
 def test_what_brokers_say_together(answers: list[bool | None], presence: Presence) -> None:
     assert agreed(answers) is presence
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "presence"),
+    [
+        (Presence.ABSENT, Presence.ABSENT, Presence.ABSENT),
+        (Presence.ABSENT, Presence.UNREACHABLE, Presence.UNREACHABLE),
+        (Presence.ABSENT, Presence.PRESENT, Presence.CONFLICTING),
+        (Presence.ABSENT, Presence.CONFLICTING, Presence.CONFLICTING),
+        (Presence.PRESENT, Presence.PRESENT, Presence.PRESENT),
+        (Presence.PRESENT, Presence.UNREACHABLE, Presence.PRESENT),
+        (Presence.PRESENT, Presence.CONFLICTING, Presence.PRESENT),
+        (Presence.CONFLICTING, Presence.UNREACHABLE, Presence.CONFLICTING),
+        (Presence.CONFLICTING, Presence.CONFLICTING, Presence.CONFLICTING),
+        (Presence.UNREACHABLE, Presence.UNREACHABLE, Presence.UNREACHABLE),
+    ],
+)
+def test_what_two_clusters_say_together(one: Presence, other: Presence, presence: Presence) -> None:
+    assert in_both(one, other) is in_both(other, one) is presence
 
 
 def test_it_is_certain_after_its_time_and_not_before() -> None:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from sidecar.core.absence import Presence
 from sidecar.core.errors import SpoolFull
 from sidecar.core.outage import Outage
 from sidecar.core.publishing import (
@@ -21,6 +22,7 @@ from sidecar.core.publishing import (
     Spooled,
     TopicPolicy,
 )
+from sidecar.publish.deadletters import DeadLetters, Walked, walk
 from sidecar.publish.pair import Pair
 from sidecar.publish.placements import Placements
 from tests.servers import poll_until
@@ -146,6 +148,44 @@ async def test_what_nobody_can_place_is_refused_until_a_cluster_tells() -> None:
 
         await poll_until(there, PATIENCE_S, "the second cluster tells")
         await poll_until(lambda: second.total > 0, PATIENCE_S, "and takes it")
+
+
+async def test_what_waits_for_a_topic_that_neither_has_any_more_is_set_aside(
+    tmp_path: Path,
+) -> None:
+    first, second, letters = PaperKafka(), PaperKafka(), DeadLetters(tmp_path)
+    after_s = 0.4
+    async with shop(
+        Outage.DUAL, kafka=first, second=second, letters=letters, missing_topic_after_s=after_s
+    ) as one:
+        await one.publish(b"0", partition=0)
+        first.said = Presence.ABSENT
+        assert await one.publish(b"1", partition=0) == [Delivered(0, 1, "second")]
+        second.fault = AWAY
+        assert await one.publish(b"2", partition=0) == [Spooled(0, 1)]
+        tries, began = first.sends, one.around.now()
+        await poll_until(
+            lambda: first.sends > tries + 1 and one.around.now() > began + 2 * after_s,
+            PATIENCE_S,
+            "it was tried for longer than that",
+        )
+        assert one.spool.backlog(TOPIC, 0).records == 1, "the second hasn't said so"
+        second.fault, second.said = None, Presence.ABSENT
+        await poll_until(
+            lambda: not one.spool.backlog(TOPIC, 0).records, PATIENCE_S, "it is set aside"
+        )
+        ((_, letter),) = walk(tmp_path, Walked())
+        assert (letter.reason, letter.record.value) == ("unknown-kafka-topic", b"2")
+        (refused,) = await one.publish(b"3", partition=0)
+        assert isinstance(refused, Refused)
+        assert refused.why is Refusal.UNKNOWN_TOPIC
+        second.said = Presence.PRESENT
+
+        async def there() -> bool:
+            (told,) = await one.publish(b"4", partition=0)
+            return isinstance(told, Delivered)
+
+        await poll_until(there, PATIENCE_S, "one of them has it again")
 
 
 async def test_records_are_placed_by_the_smaller_number_of_partitions() -> None:
