@@ -41,8 +41,11 @@ class Files:
 
     def sync(self, fd: int) -> None:
         """What was written is on the disk. After an error it is unknown what is, for ever: the
-        kernel may have thrown it away and will not say so again."""
+        kernel may have thrown it away and will not say so again. A file that was deleted meanwhile
+        is an error, too: it ends with this process."""
         os.fdatasync(fd)
+        if not os.fstat(fd).st_nlink:
+            raise FileNotFoundError(errno.ENOENT, "the file was deleted")
 
     def truncate(self, fd: int, size: int) -> None:
         """Cut a file off."""

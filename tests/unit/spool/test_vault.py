@@ -468,6 +468,21 @@ def test_a_failed_sync_closes_the_spool_until_a_restart(tmp_path: Path) -> None:
     assert box.waiting() == [record(3)]
 
 
+def test_a_segment_that_was_deleted_takes_nothing_more(tmp_path: Path) -> None:
+    """What is written to it would be synced, and gone with the process all the same."""
+    box = Box(tmp_path)
+    box.append(record(1))
+    for segment in box.segments():
+        segment.unlink()
+    with pytest.raises(SpoolClosed, match="the file was deleted"):
+        box.append(record(2))
+    with pytest.raises(SpoolClosed):
+        box.append(record(3), partition=1)
+    box.crash()
+    box.append(record(4))
+    assert box.waiting() == [record(4)]
+
+
 def test_one_partition_that_fails_to_sync_closes_all_but_keeps_what_is_synced(
     tmp_path: Path,
 ) -> None:
