@@ -77,6 +77,12 @@ class Link:
         client.add_topic(topic)
         return bool(await client.force_metadata_update())
 
+    def forget(self, topic: str) -> None:
+        """Ask no more for a topic that isn't there, or each name ever asked for would be told."""
+        asked = self.producer.client._topics
+        if len(asked) > 1:  # none would mean all that the cluster has
+            asked.discard(topic)
+
     def unauthorized(self, topic: str) -> bool:
         """Whether Kafka has said that this client may not see the topic."""
         return topic in self.producer.client.cluster.unauthorized_topics

@@ -110,6 +110,7 @@ class Publisher:
                 if link.unauthorized(topic):
                     raise DeliveryFault(f"not authorized for the topic {topic}", unsent=True)
                 if answered and self._now() >= until and topic not in self._counts:
+                    link.forget(topic)
                     raise NeverDelivered(
                         Refusal.UNKNOWN_TOPIC, f"Kafka has no topic {topic}, and makes none"
                     )

@@ -81,6 +81,10 @@ async def test_topics_and_partitions_that_are_not_there(kafka: Kafka, publisher:
     with pytest.raises(NeverDelivered) as caught:
         await publisher.send(topic, 1, [record(b"x")], WITHIN_S)
     assert caught.value.why is Refusal.UNKNOWN_PARTITION
+    with pytest.raises(NeverDelivered):
+        await publisher.look("nobody-made-it-either", WITHIN_S)
+    assert publisher._link is not None
+    assert "nobody-made-it-either" not in publisher._link.producer.client._topics, "it asks no more"
 
 
 async def test_whether_there_is_a_topic_is_asked_of_brokers_one_by_one(
