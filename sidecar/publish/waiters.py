@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Final
+
 from sidecar.core.publishing import Outcome
 from sidecar.publish.ticket import Ticket
+
+PIECE: Final = 500
 
 
 class Waiters:
@@ -39,7 +44,14 @@ class Waiters:
         self._of.pop(seq, None)
 
     def _leave(self, ticket: Ticket) -> None:
-        for seq in self._seqs.pop(ticket, ()):
-            others = tuple(one for one in self._of.pop(seq, ()) if one[0] is not ticket)
+        """Some hundreds of its records at once: decisions have a turn in between."""
+        seqs = self._seqs[ticket]
+        for seq in seqs[-PIECE:]:
+            others = tuple([one for one in self._of.pop(seq, ()) if one[0] is not ticket])
             if others:
                 self._of[seq] = others
+        del seqs[-PIECE:]
+        if seqs:
+            asyncio.get_running_loop().call_soon(self._leave, ticket)
+        else:
+            del self._seqs[ticket]
