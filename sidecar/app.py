@@ -292,15 +292,16 @@ class Daemon:
 
     async def _reconfigure(self) -> None:
         try:
-            config = await asyncio.to_thread(self._reload)
+            read = await asyncio.to_thread(self._reload)
         except ConfigFaults as faults:
             self._metrics.reloaded(ok=False)
             self.telemetry.event(
                 names.CONFIG_REFUSED, level="error", faults=[str(f) for f in faults.faults]
             )
             return
-        for warning in warnings(config):
+        for warning in warnings(read):
             self.telemetry.event(names.CONFIG_WARNING, level="warning", warning=warning)
+        config = compose.effective(self._in_effect, read)
         moved = config.listen.state_file != self._config.listen.state_file
         self._config = config
         self.board.reconfigure(
@@ -311,7 +312,7 @@ class Daemon:
         )
         if await self._publish_anew(config):
             self._in_effect = structs.replace(self._in_effect, kafka_second=config.kafka_second)
-        pending = compose.restart_needed(self._in_effect, config)
+        pending = compose.restart_needed(self._in_effect, read)
         self._inside.role = config.role
         self._elector.candidate = compose.candidate(config, self.board.instance)
         for endpoint in self._endpoints:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+from msgspec import structs
 
 from sidecar import __version__
 from sidecar.config import model
@@ -149,6 +150,15 @@ def restart_needed(old: Config, new: Config) -> list[str]:
         if getattr(old.register, key) != getattr(new.register, key)
     ]
     return found
+
+
+def effective(start: Config, read: Config) -> Config:
+    """What was read anew, but for what others go by and only a restart changes.
+
+    Who may give orders follows from the store that is there, and the lock says where we listen.
+    """
+    listen = structs.replace(read.listen, address=start.listen.address)
+    return structs.replace(read, store=start.store, listen=listen)
 
 
 def store(config: Config, now: Callable[[], float], telemetry: Telemetry) -> Store:

@@ -174,6 +174,8 @@ class Elector:
             await self._release(name, "the breaker is no longer configured")
         elif cell.seen is not None and cell.seen.followed_only:
             await self._release(name, "the record has a newer schema than this version writes")
+        elif self.candidate.follower:
+            await self._release(name, "its role is follower now")
         elif cell.session != self._session:
             self._end_term(name, "somebody else took or deleted the lock")
         else:

@@ -394,6 +394,18 @@ def test_an_invalid_reload_is_refused_whole() -> None:
         poll_until_sync(lambda: series(daemon.get("/metrics"))[RELOADED] == 1, 3, "mended")
 
 
+def test_a_store_that_needs_a_restart_changes_nobodys_rights() -> None:
+    """The file names Consul; what runs is in memory, where orders need no token."""
+    order = {"mode": "open", "ttl_s": 60, "reason": "a test"}
+    with Daemon(MEMORY) as daemon:
+        daemon.configure({"store": "consul"})
+        daemon.send_signal(signal.SIGHUP)
+        poll_until_sync(lambda: events(daemon, "config_reloaded"), 5, "it is taken over")
+        assert events(daemon, "config_reloaded")[0]["restart_needed_for"] == ["store"]
+        assert daemon.request("PUT", "/v1/breakers/default/override", order).status == 200
+        assert daemon.allowed().status == 503
+
+
 def test_what_was_read_last_is_in_effect() -> None:
     """A long file takes seconds to read; what is written meanwhile is not overtaken by it."""
     long = {f"b{number}": timing() for number in range(300)}

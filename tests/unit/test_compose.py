@@ -109,6 +109,19 @@ def test_what_waits_for_a_restart(tmp_path: Path, changed: str, pending: list[st
     assert compose.restart_needed(new, new) == []
 
 
+def test_who_may_order_follows_from_the_store_that_is_there(tmp_path: Path) -> None:
+    """A file that names another one opens no door, and the lock names the port that is open."""
+    start = _config(tmp_path, "store: consul\nlisten: {address: localhost:9200}")
+    read = _config(tmp_path, "store: memory\nlisten: {address: localhost:9300, allowed_hosts: [a]}")
+    config = compose.effective(start, read)
+    settings = compose.http_settings(config)
+    assert not settings.open_orders
+    assert settings.allowed_hosts == {"a"}
+    candidate = compose.candidate(config, "i")
+    assert candidate.address == "localhost:9200"
+    assert not candidate.eager
+
+
 @pytest.mark.parametrize(
     ("text", "fast_s"),
     [

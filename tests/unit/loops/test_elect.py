@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -178,6 +179,21 @@ async def test_a_follower_never_stands() -> None:
     await asyncio.sleep(60)
     assert await _holder(world) is None
     assert not {"create", "acquire", "commit", "list"} & follower.link.calls.keys()
+
+
+@virtual
+async def test_who_becomes_a_follower_hands_over_at_once() -> None:
+    """A reload says so: without a lock-delay, and without a session that is left behind."""
+    world = World()
+    first, second = await world.led(2)
+    first.elector.candidate = replace(first.elector.candidate, follower=True)
+    first.elector.wake.set()
+    assert await until(lambda: second.leads, 3, "the other leads") < 1.5
+    assert not first.leads
+    assert _sessions(world) == 1
+    await second.die()
+    await asyncio.sleep(60)
+    assert await _holder(world) is None
 
 
 @virtual
