@@ -125,7 +125,7 @@ def force(  # noqa: PLR0917 - click passes its options by name
     """Force a breaker fleet-wide: open rejects all, closed admits all, shadow admits and counts."""
     if consul:
         override = placed(Mode(mode), ttl_s=ttl, reason=reason, author=author, wall_at=time.time())
-        _directly(path, name, lambda books, who: books.force(who, override, replace=replace))
+        name = _directly(path, name, lambda books, who: books.force(who, override, replace=replace))
     else:
         body = {
             "mode": mode,
@@ -151,7 +151,7 @@ def release(
 ) -> None:
     """End an override: the breaker is its own master again."""
     if consul:
-        _directly(path, name, lambda books, who: books.release(who))
+        name = _directly(path, name, lambda books, who: books.release(who))
     else:
         through(client, token_file, "DELETE", _path(name, "override"))
     click.echo(f"{name or DEFAULT_NAME} is not forced any more", err=True)
@@ -221,16 +221,19 @@ class _Silent:
 
 def _directly(
     path: str | None, name: str | None, work: Callable[[Books, str], Awaitable[None]]
-) -> None:
-    """Carry out an order in Consul, with the caller's own rights."""
+) -> str:
+    """Carry out an order in Consul, with the caller's own rights; returns the breaker's name."""
     from sidecar.cli.main import load
+    from sidecar.config.model import default_breaker
     from sidecar.core.errors import Contradicted, StillEvaluated, StoreDenied, StoreError
 
     config = load(click.get_current_context(), path, {"store": "consul"})
-    if name is None and DEFAULT_NAME not in config.breakers:
-        raise WrongUsage("no breaker is the default there; name one")
+    name = name or default_breaker(config)
+    if name is None:
+        there = ", ".join(sorted(config.breakers))
+        raise WrongUsage(f"no breaker is the default, name one; there are: {there}")
     try:
-        asyncio.run(_carried_out(config, name or DEFAULT_NAME, work))
+        asyncio.run(_carried_out(config, name, work))
     except Contradicted as fault:
         raise WrongUsage(
             f"{printable(str(fault))}; say --replace if you mean to lift that"
@@ -240,6 +243,7 @@ def _directly(
     except (StoreError, TimeoutError) as fault:
         why = printable(str(fault)) or "it took too long"
         raise NoAnswer(f"no usable answer from Consul at {config.consul.address}: {why}") from fault
+    return name
 
 
 async def _carried_out(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.acceptance.support import Place, all_answer, at, events, fleet, series, timing
 from tests.daemon import Daemon
@@ -217,6 +218,27 @@ def test_straight_to_consul_with_ones_own_token(place: Place) -> None:
         )
         assert away.returncode == 3
         assert "127.0.0.1:1" in away.stderr
+
+
+def test_straight_to_consul_the_only_breaker_is_the_default_one(
+    place: Place, tmp_path: Path
+) -> None:
+    """As everywhere; of several, one has to be named."""
+    file = tmp_path / "breaker.yaml"
+
+    def consul(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return _command(*arguments, "--consul", "-c", str(file))
+
+    file.write_text(yaml.safe_dump(place.config({"orders": timing()})), "utf-8")
+    done = consul("force", "open", "--ttl", "1m", "--reason", "x")
+    assert done.returncode == 0
+    assert done.stderr.startswith("orders is forced open")
+    assert place.consul.kv_get(place.key("override", "orders")) is not None
+    assert consul("release").stderr == "orders is not forced any more\n"
+    file.write_text(yaml.safe_dump(place.config({"a": timing(), "b": timing()})), "utf-8")
+    done = consul("release")
+    assert done.returncode == 2
+    assert "there are: a, b" in done.stderr
 
 
 @pytest.mark.parametrize(
