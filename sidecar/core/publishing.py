@@ -49,7 +49,7 @@ class Refusal(StrEnum):
     DISK_FULL = "disk-full"
     SPOOL_FAILED = "spool-unusable"
     IN_PROGRESS = "in-progress"
-    """Another request with the same idempotency key isn't answered yet."""
+    """Another request with the same idempotency key is still on its way."""
     OTHER_CONTENT = "key-reused"
 
 

@@ -48,6 +48,7 @@ class Claims:
             SpoolFault: spooled keys can't be looked up now; nothing is held then.
         """
         key, fingerprint = self._given
+        ticket.late = self._late
         try:
             for first in range(0, len(ticket.outcomes), PIECE):
                 if first:
@@ -80,18 +81,27 @@ class Claims:
         if not (ticket.delivered and self._topic.await_delivery(claim, ticket, index)):
             ticket.settle(index, outcome)
 
-    async def settle(self, outcomes: list[Outcome], wall_at: float) -> None:
-        """The answers are there. The spool has settled what it holds by itself."""
-        for number, (index, what) in enumerate(self._mine.items()):
+    async def settle(self, ticket: Ticket) -> None:
+        """The answers are there. What is still under way keeps its key until its end is known, or
+        a second try could bring the record in twice."""
+        for number, index in enumerate(list(self._mine)):
             if number % PIECE == PIECE - 1:
                 await asyncio.sleep(0)
-            outcome = outcomes[index]
-            if isinstance(outcome, Delivered):
-                partition, offset, cluster = outcome
-                accepted = Accepted(partition=partition, offset=offset, cluster=cluster)
-                self._keys.settle(self._topic.name, what, accepted, wall_at)
-            elif not isinstance(outcome, Spooled):
-                self._keys.abandon(self._topic.name, what.key)
+            outcome = ticket.outcomes[index]
+            if outcome is not None and index not in ticket.under_way:
+                self._late(index, outcome)
+
+    def _late(self, index: int, outcome: Outcome) -> None:
+        """The end of one of its records. The spool has settled what it holds by itself."""
+        what = self._mine.pop(index, None)
+        if what is None:
+            return
+        if isinstance(outcome, Delivered):
+            partition, offset, cluster = outcome
+            accepted = Accepted(partition=partition, offset=offset, cluster=cluster)
+            self._keys.settle(self._topic.name, what, accepted, self._at)
+        elif not isinstance(outcome, Spooled):
+            self._keys.abandon(self._topic.name, what.key)
 
 
 def _outcome(accepted: Accepted) -> Outcome:
@@ -104,7 +114,7 @@ def _outcome(accepted: Accepted) -> Outcome:
 def _refused(claim: Claim | Accepted) -> Refused:
     if claim is Claim.IN_PROGRESS:
         return Refused(
-            Refusal.IN_PROGRESS, "a request with this Idempotency-Key is not answered yet"
+            Refusal.IN_PROGRESS, "a request with this Idempotency-Key is still on its way"
         )
     return Refused(
         Refusal.OTHER_CONTENT, "this Idempotency-Key came with other content before; take a new one"

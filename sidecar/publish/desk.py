@@ -278,7 +278,7 @@ class Desk:
             pass  # what is known by now is the answer
         outcomes = ticket.finish(NOTHING)
         if claims is not None:
-            await claims.settle(outcomes, self._around.wall())
+            await claims.settle(ticket)
         return outcomes
 
     def hand_over(self, topic: str, draft: Draft, answered: Callable[[Outcome], None]) -> bool:
@@ -364,4 +364,9 @@ class Desk:
         left = spool.paused(topic) or any(b.topic == topic and b.records for b in spool.backlogs())
         if self.policy.topic(topic) is None and not left:
             raise SpoolUnknown(f"{topic} is not among `publish.topics`, and nothing of it waits")
-        await spool.pause(topic, paused)
+        within_s = self.policy.timeout_s
+        try:
+            async with asyncio.timeout(within_s):
+                await spool.pause(topic, paused)
+        except TimeoutError as error:
+            raise SpoolFault(f"the disk gave no answer within {within_s:g} s") from error

@@ -38,6 +38,7 @@ APPEND_BYTES: Final = 8 * 1024 * 1024
 APPEND_RECORDS: Final = 2_000
 PIECE: Final = 200
 """Of many records so many are seen to before others have a turn."""
+GIVEN_UP: Final = Refused(Refusal.UNAVAILABLE, "its time was over before it was begun")
 OVERHEAD: Final = 64
 """Bytes of a record beside its key and value, generously."""
 
@@ -143,7 +144,9 @@ class Lane:
         size = 0
         while self._queue and len(taken) < max_records:
             item = self._queue[0]
-            if not item[1].given_up:
+            if item[1].given_up:
+                item[1].settle(item[2], GIVEN_UP)
+            else:
                 size += size_of(item)
                 if size > max_bytes and taken:
                     break

@@ -19,7 +19,17 @@ class Ticket:
         delivered: its sender waits for Kafka, also where a record went to the spool.
     """
 
-    __slots__ = ("_left", "_open", "_settled", "delivered", "done", "given_up", "outcomes")
+    __slots__ = (
+        "_left",
+        "_open",
+        "_settled",
+        "delivered",
+        "done",
+        "given_up",
+        "late",
+        "outcomes",
+        "under_way",
+    )
 
     def __init__(
         self, records: int, settled: Callable[[Sequence[Outcome]], None], delivered: bool
@@ -29,6 +39,10 @@ class Ticket:
         self.delivered = delivered
         self.given_up = False
         """Its time is over: what isn't begun need not be begun."""
+        self.under_way: set[int] = set()
+        """Records with an idempotency key that were handed on and have no outcome of their own."""
+        self.late: Callable[[int, Outcome], None] | None = None
+        """Told what became of one of those when the request had its answer already."""
         self._open = bytearray(b"\x01" * records)
         self._left = records
         self._settled = settled
@@ -39,9 +53,12 @@ class Ticket:
             self.outcomes[index] = outcome
 
     def settle(self, index: int, outcome: Outcome) -> None:
-        """A record's final outcome; what comes later is not heard."""
+        """A record's final outcome; what comes later its sender doesn't hear."""
         if not self._open[index]:
+            self._too_late(index, outcome)
             return
+        if self.under_way:
+            self.under_way.discard(index)
         self._open[index] = 0
         self.outcomes[index] = outcome
         self._left -= 1
@@ -49,6 +66,12 @@ class Ticket:
             self._settled([one for one in self.outcomes if one is not None])
             if not self.done.done():
                 self.done.set_result(None)
+
+    def _too_late(self, index: int, outcome: Outcome) -> None:
+        if index in self.under_way:
+            self.under_way.discard(index)
+            if self.late is not None:
+                self.late(index, outcome)
 
     def be_content(self) -> None:
         """Its sender waits for Kafka no longer: what was noted is final, what comes is at once."""
@@ -61,9 +84,11 @@ class Ticket:
     def finish(self, otherwise: Outcome) -> list[Outcome]:
         """Its time is over: what was noted holds, and `otherwise` where nothing was."""
         self.given_up = True
+        under_way, self.under_way = self.under_way, set()  # which they are all the same
         for index, still in enumerate(self._open):
             if still:
                 self.settle(index, self.outcomes[index] or otherwise)
+        self.under_way = under_way
         return [outcome or otherwise for outcome in self.outcomes]
 
 

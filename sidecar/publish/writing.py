@@ -84,6 +84,8 @@ def _place(
         if part is None:
             part = parts[at] = []
         part.append((record, ticket, index))
+        if record.idempotency is not None:
+            ticket.under_way.add(index)
     for partition, items in parts.items():
         topic.lane(partition).put(items)
 

@@ -114,6 +114,8 @@ class PaperSpool:
         self.ends: dict[tuple[str, int], tuple[int, int]] = {}
         self.fault: str | None = None
         self.refuses: SpoolFault | None = None
+        self.takes: asyncio.Event | None = None
+        """Cleared: the disk hangs."""
         self.keys = MemoryKeys()
         self.orphans = 0
         self.still: set[str] = set()
@@ -122,6 +124,8 @@ class PaperSpool:
     async def append(self, topic: str, partition: int, records: Sequence[NewRecord]) -> range:
         self.appends += 1
         await asyncio.sleep(0)
+        if self.takes is not None:
+            await self.takes.wait()
         if self.refuses is not None:
             raise self.refuses
         done, last = self.ends.get((topic, partition), (0, 0))
@@ -170,6 +174,8 @@ class PaperSpool:
         return [self.backlog(*at) for at in self.lists]
 
     async def pause(self, topic: str, paused: bool) -> None:
+        if self.takes is not None:
+            await self.takes.wait()
         (self.still.add if paused else self.still.discard)(topic)
 
     def paused(self, topic: str) -> bool:
@@ -228,6 +234,7 @@ async def shop(
     kafka: PaperKafka | None = None,
     second: PaperKafka | None = None,
     spool: PaperSpool | None = None,
+    timeout_s: float = 2.0,
     delivery_timeout_s: float = 0.3,
     max_outstanding: int = 10_000,
     missing_topic_after_s: float = 3600.0,
@@ -235,7 +242,7 @@ async def shop(
 ) -> AsyncIterator[Shop]:
     """A desk for one topic with that strategy; short timeouts, so that nothing waits in vain."""
     settings = PublishPolicy(
-        timeout_s=2.0,
+        timeout_s=timeout_s,
         delivery_timeout_s=delivery_timeout_s,
         missing_topic_after_s=missing_topic_after_s,
         topics={TOPIC: TopicPolicy(outage=outage, max_outstanding=max_outstanding)},

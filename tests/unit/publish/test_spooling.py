@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from sidecar.core.absence import Presence
-from sidecar.core.errors import SpoolDiskFull, SpoolFull, SpoolUnknown
+from sidecar.core.errors import SpoolDiskFull, SpoolFault, SpoolFull, SpoolUnknown
 from sidecar.core.idempotency import of_record
 from sidecar.core.outage import Outage
 from sidecar.core.placing import UNPLACED, partition_of
@@ -268,6 +268,13 @@ async def test_a_paused_topic_stands_still_until_it_is_resumed() -> None:
         assert one.kafka.values(0) == [b"0"]
 
 
+async def test_an_order_to_a_disk_that_hangs_is_answered_in_time() -> None:
+    async with shop(Outage.BREAKER, timeout_s=0.2) as one:
+        one.spool.takes = asyncio.Event()
+        with pytest.raises(SpoolFault, match="no answer within"):
+            await one.desk.pause(TOPIC, True)
+
+
 async def test_only_what_is_known_is_paused() -> None:
     async with shop(Outage.SPOOL_ALL) as one:
         with pytest.raises(SpoolUnknown):
@@ -378,6 +385,37 @@ async def test_a_key_is_accepted_once_also_through_the_spool() -> None:
         await until_empty(one)
         assert firsts(one.kafka.values(0)) == [0, 1]
         assert await one.publish(b"0", b"1", partition=0, once=("k", b"p")) == first
+
+
+async def test_a_key_is_held_until_the_end_of_what_its_sender_waits_for_no_longer() -> None:
+    """A disk that hangs, and comes to itself: the record is accepted once, however often it is sent
+    meanwhile."""
+    async with shop(Outage.SPOOL_ALL, timeout_s=0.3) as one:
+        one.kafka.fault = AWAY
+        one.spool.takes = asyncio.Event()
+        once = ("k", b"p")
+        for why in (Refusal.UNKNOWN_OUTCOME, Refusal.IN_PROGRESS):
+            (refused,) = await one.publish(b"0", partition=0, once=once)
+            assert isinstance(refused, Refused)
+            assert refused.why is why
+        # This one isn't begun in time: whoever comes with its key finds it free.
+        (refused,) = await one.publish(b"1", partition=0, once=("other", b"p"))
+        assert isinstance(refused, Refused)
+        one.spool.takes.set()
+
+        async def told() -> list[Outcome]:
+            return [
+                *await one.publish(b"0", partition=0, once=once),
+                *await one.publish(b"1", partition=0, once=("other", b"p")),
+            ]
+
+        async def known() -> bool:
+            return await told() == [Spooled(0, 1), Spooled(0, 2)]
+
+        await poll_until(known, 5.0, "both are accepted")
+        one.kafka.fault = None
+        await until_empty(one)
+        assert one.kafka.values(0) == [b"0", b"1"]
 
 
 async def test_a_repeated_request_waits_for_delivery_as_the_first_one_does() -> None:
