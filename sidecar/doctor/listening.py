@@ -38,19 +38,18 @@ def addresses(config: Config, *, ours: bool) -> Iterator[Finding]:
 
 
 def _bound(key: str, text: str, targets: list[Target], *, ours: bool) -> Iterator[Finding]:
-    for target in targets:
-        try:
-            close(bind_tcp(target, key))
-        except PortTaken as taken:
-            if ours:
-                yield fine("listen", "the running sidecar answers there", key, text)
-                return
-            said = f"port {taken.port} on {taken.host} is taken by {owner(taken.host, taken.port)}"
-            yield fault("listen", said, _another(key), key, text)
+    try:
+        close(bind_tcp(targets, key))
+    except PortTaken as taken:
+        if ours:
+            yield fine("listen", "the running sidecar answers there", key, text)
             return
-        except ListenFailed as failed:
-            yield fault("listen", str(failed), _another(key), key, text)
-            return
+        said = f"port {taken.port} on {taken.host} is taken by {owner(taken.host, taken.port)}"
+        yield fault("listen", said, _another(key), key, text)
+        return
+    except ListenFailed as failed:
+        yield fault("listen", str(failed), _another(key), key, text)
+        return
     yield fine("listen", "can be bound", key, text)
 
 

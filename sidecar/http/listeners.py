@@ -83,8 +83,7 @@ class Listeners:
         if endpoint.path is not None:
             bound.sockets.append(bind_unix(endpoint.path, endpoint.mode, endpoint.setting))
             bound.identity = identity(endpoint.path)
-        for target in endpoint.tcp:
-            bound.sockets += bind_tcp(target, endpoint.setting)
+        bound.sockets += bind_tcp(endpoint.tcp, endpoint.setting)
 
 
 async def _serve(bound: _Bound, most: int) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 BACKLOG = 1024
 Target = tuple[str, int]
-"""(host, port); `localhost` means 127.0.0.1 and ::1, port 0 any free one."""
+"""(host, port); port 0 is any free one."""
 _NO_SUCH_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
 _EPHEMERAL_ATTEMPTS = 16
 
@@ -34,45 +34,46 @@ class PortTaken(ListenFailed):
         self.port = port
 
 
-def bind_tcp(target: Target, setting: str) -> list[socket.socket]:
-    """Sockets bound to all that the target means; not listening yet.
+def bind_tcp(targets: Sequence[Target], setting: str) -> list[socket.socket]:
+    """Sockets bound to all that is meant, listening already; port 0 is the same one for all.
+
+    Several targets are one meaning on both families (`localhost`): a machine that has only one of
+    them, as a container without IPv6, is served on that.
 
     Raises:
         PortTaken: on any of its addresses.
         ListenFailed: for any other reason.
     """
-    host, port = target
-    if host != "localhost":
-        return [_bind(family, address, port, setting) for family, address in _resolve(host, port)]
     for _ in range(_EPHEMERAL_ATTEMPTS - 1):
         try:
-            return _bind_loopback(port, setting)
+            return _bind_all(targets, setting)
         except PortTaken:
-            if port != 0:
+            if any(port for _, port in targets):
                 raise
-    return _bind_loopback(port, setting)
+    return _bind_all(targets, setting)
 
 
-def _bind_loopback(port: int, setting: str) -> list[socket.socket]:
-    """Both loopbacks on one port. A machine without one of them is served on the other."""
+def _bind_all(targets: Sequence[Target], setting: str) -> list[socket.socket]:
     bound: list[socket.socket] = []
-    missing: OSError | None = None
+    missing: ListenFailed | None = None
+    free = 0
     try:
-        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        for host, port in targets:
             try:
-                bound.append(_bind(family, address, port, setting))
+                for family, address in _resolve(host, port):
+                    bound.append(_bind(family, address, port or free, setting))
+                    free = bound[-1].getsockname()[1]
             except ListenFailed as error:
                 cause = error.__cause__
-                if not isinstance(cause, OSError) or cause.errno not in _NO_SUCH_FAMILY:
+                lacking = isinstance(cause, OSError) and cause.errno in _NO_SUCH_FAMILY
+                if len(targets) == 1 or not lacking:
                     raise
-                missing = cause
-                continue
-            port = bound[-1].getsockname()[1]
+                missing = error
+        if missing is not None and not bound:
+            raise missing
     except ListenFailed:
         close(bound)
         raise
-    if not bound:
-        raise ListenFailed("this machine has neither 127.0.0.1 nor ::1") from missing
     return bound
 
 

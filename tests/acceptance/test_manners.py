@@ -175,6 +175,16 @@ def test_a_taken_port_says_who_usually_sits_there() -> None:
             assert not events(daemon, "started")
 
 
+def test_localhost_is_one_port_whatever_families_there_are() -> None:
+    """A container without IPv6 has no ::1, and is served all the same."""
+    anywhere = {"BREAKER_SIDECAR__LISTEN__ADDRESS": "localhost:0"}
+    with Daemon(MEMORY, env=anywhere, wait=False) as daemon:
+        poll_until_sync(lambda: events(daemon, "started"), 10, "it listens")
+        (started,) = events(daemon, "started")
+        assert len({place.rpartition(":")[2] for place in started["listening"]}) == 1
+        assert started["listening"][0].startswith("127.0.0.1:")
+
+
 @pytest.mark.consul
 def test_a_taken_port_takes_no_lock_with_it(place: Place) -> None:
     """A daemon that fails to start leaves neither a session nor a report behind."""

@@ -15,6 +15,7 @@ import pytest
 import uvloop
 from aiohttp import ClientSession, UnixConnector, web
 
+from sidecar.config.addresses import bind_targets
 from sidecar.http.server import (
     WAITERS,
     Endpoint,
@@ -81,7 +82,7 @@ async def ask(path: Path) -> int:
 
 
 async def test_localhost_is_both_loopbacks_on_one_port(build: Build, keep: Keep) -> None:
-    listeners = keep(Listeners([tcp(build, ("localhost", 0))]))
+    listeners = keep(Listeners([tcp(build, *bind_targets("localhost:0"))]))
     await listeners.start()
     port = port_of(listeners)
     assert f"127.0.0.1:{port}" in listeners.addresses
@@ -101,7 +102,7 @@ async def test_a_machine_without_ipv6_is_fine(
             super().bind(address)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket, "socket", Old)
-    listeners = keep(Listeners([tcp(build, ("localhost", 0))]))
+    listeners = keep(Listeners([tcp(build, *bind_targets("localhost:0"))]))
     await listeners.start()
     assert listeners.addresses == [f"127.0.0.1:{port_of(listeners)}"]
 
@@ -117,7 +118,7 @@ async def test_a_taken_port_on_either_loopback_is_said_with_its_mend(
         other.listen()
         port = other.getsockname()[1]
         path = tmp_path / "s"
-        listeners = Listeners([unix(build, path), tcp(build, ("localhost", port))])
+        listeners = Listeners([unix(build, path), tcp(build, *bind_targets(f"localhost:{port}"))])
         with pytest.raises(PortTaken) as caught:
             await listeners.start()
         said = str(caught.value)
@@ -318,7 +319,7 @@ async def test_a_handler_that_never_ends_is_cut_off_at_the_deadline(keep: Keep) 
 def test_it_runs_on_uvloop_too(build: Build, tmp_path: Path) -> None:
     async def story() -> None:
         path = tmp_path / "breaker.sock"
-        listeners = Listeners([tcp(build, ("localhost", 0)), unix(build, path)])
+        listeners = Listeners([tcp(build, *bind_targets("localhost:0")), unix(build, path)])
         await listeners.start()
         assert len(listeners.addresses) >= 2
         port = port_of(listeners)
