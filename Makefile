@@ -1,5 +1,5 @@
 # `make` alone lists what there is. Needs nothing but Python 3.11 or newer (`make PYTHON=python3.12 …`).
-# ARGS goes to the program behind run, test, test-fast, test-all, bench, demo, bundle and tools: make run ARGS='-c my.yaml'
+# ARGS goes to the program behind run, the tests, bench, bench-fleet, demo, bundle and tools: make run ARGS='-c my.yaml'
 
 PYTHON := python3
 ARGS :=
@@ -7,10 +7,10 @@ VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv run test test-fast test-all lint bench bench-fleet demo docs-security dashboard tools lock clean
+.PHONY: help venv run test test-fast test-all lint bench bench-fleet demo dashboard docs-security bundle tools lock clean
 
 help:
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST))
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 # Installs $(1) with the pinned versions, into a virtual environment that works.
 define install
@@ -36,7 +36,7 @@ venv: .venv/.dev ## the virtual environment with everything for development
 run: .venv/.runtime ## the daemon, embedded: in memory, on localhost:9100
 	@exec env -i HOME="$$HOME" PATH="$$PATH" TERM="$${TERM:-dumb}" LANG=C.UTF-8 $${NO_COLOR:+NO_COLOR=1} $(VENV_PYTHON) -m sidecar run $(ARGS)
 
-test: .venv/.dev ## all tests this machine has the servers for; the last line says what was left out
+test: .venv/.dev ## what a newcomer runs: the tests that need Consul or nothing; without it, the last line says so
 	@$(VENV_PYTHON) -m tools.run_tests test $(ARGS)
 
 test-fast: .venv/.dev ## the tests that need no server

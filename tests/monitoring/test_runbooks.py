@@ -148,16 +148,6 @@ def test_every_query_asks_for_metrics_that_exist(page: Path) -> None:
             assert label in labels_of(metric), (expr, label)
 
 
-@pytest.mark.parametrize("page", [*PAGES, FOLDER / "README.md"], ids=[*IDS, "README"])
-def test_every_link_between_pages_resolves(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")):
-        file, _, anchor = target.partition("#")
-        text = (page.parent / file).read_text("utf-8")
-        headings = re.findall(r"^#+ (.+)$", text, re.M)
-        slugs = {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}
-        assert not anchor or anchor in slugs, target
-
-
 def test_events_and_reasons_that_are_named_exist() -> None:
     """A word in code that looks like an event is one, or a reason, or something else we know."""
     words = {
