@@ -23,11 +23,11 @@ from sidecar.config.units import (
     parse_duration,
     parse_size,
 )
+from sidecar.core.naming import TOPIC_NAME
 
 _TRUE = ("1", "t", "true", "yes", "on")
 _FALSE = ("0", "f", "false", "no", "off")
 _PREFIX = r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$"
-_TOPIC_NAME = r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}"  # Kafka's own rule
 KAFKA_PORT = 9092
 _SERVICE = r"^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$"
 _HOST = r"^[A-Za-z0-9_.:-]{1,255}$"
@@ -286,7 +286,7 @@ DIAGNOSTICS_ADDRESS = Kind(_diagnostics, _STRING)
 CONSUL_ADDRESS = Kind(_consul, _STRING)
 PREFIX = Kind(_prefix, {"type": "string", "pattern": _PREFIX, "maxLength": 256})
 TOPIC = pattern(
-    f"^{_TOPIC_NAME}$", "is not a topic's name", "use up to 249 letters, digits, _ . and -"
+    f"^{TOPIC_NAME}$", "is not a topic's name", "use up to 249 letters, digits, _ . and -"
 )
 SERVICE = pattern(
     _SERVICE, "is not a service's name", "use up to 63 letters, digits and - between, as DNS does"
@@ -295,7 +295,7 @@ HOST = pattern(_HOST, "is not a host", "write a host name or an IP address, with
 TAGS = Kind(_tag, {"type": "array", "items": _STRING}, list, True)
 CHECK = Kind(_check, _STRING)
 TOPIC_OR_ANY = pattern(
-    rf"^({_TOPIC_NAME}|\*)$",
+    rf"^({TOPIC_NAME}|\*)$",
     "is not a topic's name",
     'use up to 249 letters, digits, _ . and -, or "*" for every other topic',
 )

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from sidecar.core.errors import SpoolFault, SpoolUnknown
 from sidecar.core.idempotency import MAX_KEY
+from sidecar.core.naming import TOPIC_NAME
 from sidecar.core.ports import Backend
 from sidecar.core.publishing import (
     ANY_TOPIC,
@@ -35,7 +36,7 @@ from sidecar.http.replies import json
 from sidecar.http.resting import LARGE_BYTES, Rest
 from sidecar.http.settings import LiveSettings, Transport
 
-TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
+TOPIC: Final = re.compile(TOPIC_NAME)
 STATUS: Final[dict[Refusal, int]] = {
     Refusal.INVALID: 400,
     Refusal.TOO_LARGE: 413,
@@ -267,7 +268,7 @@ async def _let_go(found: list[drafts.Drafted]) -> None:
 
 
 def _policy(publishing: Publishing, topic: str) -> TopicPolicy:
-    if TOPIC.fullmatch(topic) is None or topic in {".", ".."}:
+    if TOPIC.fullmatch(topic) is None:
         raise Problem(404, "unknown-topic", f"{shown(topic)} can't be a topic's name")
     policy = publishing.policy.topic(topic)
     if policy is None:

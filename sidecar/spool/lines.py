@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from sidecar.core.naming import TOPIC_NAME
 from sidecar.core.placing import UNPLACED, placed
 from sidecar.core.spooling import Headers, Idempotency, NewRecord, Stored
 
@@ -73,7 +75,7 @@ def _record(said: Any) -> tuple[str, int, NewRecord]:
         raise ValueError(f"{sorted(unknown)[0]!r} is unknown")
     headers: Headers = tuple((_str(name), _bytes(value)) for name, value in said["headers"])
     return (
-        _str(said["topic"]),
+        _topic(said["topic"]),
         UNPLACED if said["partition"] is None else _int(said["partition"]),
         NewRecord(
             _bytes(said["key"]),
@@ -98,6 +100,13 @@ def _text(data: bytes | None) -> str | None:
 
 def _bytes(text: object) -> bytes | None:
     return None if text is None else base64.b64decode(_str(text), validate=True)
+
+
+def _topic(value: object) -> str:
+    topic = _str(value)
+    if re.fullmatch(TOPIC_NAME, topic) is None:
+        raise ValueError(f"{topic[:64]!r} can't be a topic's name")
+    return topic
 
 
 def _str(value: object) -> str:

@@ -205,6 +205,7 @@ def test_records_without_a_partition_yet_are_told_so(tmp_path: Path, invoke: Inv
         ("[]", "no object"),
         ('{"topic": "t"}', "is missing"),
         ('{"extra": 1}', "'extra' is unknown"),
+        ('{"topic": "a/b", "headers": []}', "line 2 is no record: 'a/b' can't be a topic's name"),
     ],
 )
 def test_an_import_is_whole_or_nothing(
