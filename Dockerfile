@@ -1,10 +1,13 @@
 # syntax=docker/dockerfile:1
 # The sidecar alone, with pinned versions, as a user without rights:
 #
-#   docker build -t breaker-sidecar .
-#   docker run --rm --read-only --network container:app breaker-sidecar
+#   docker build -t breaker-sidecar:0.1.0 .
+#   docker run --rm --read-only --network container:app breaker-sidecar:0.1.0
 
-FROM python:3.11-slim AS build
+# Where the same base is wanted again, by its digest: --build-arg BASE=python:3.11-slim@sha256:…
+ARG BASE=python:3.11-slim
+
+FROM ${BASE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 RUN ["python", "-m", "venv", "--without-pip", "/opt/sidecar"]
@@ -14,7 +17,7 @@ COPY sidecar sidecar
 RUN ["python", "-m", "pip", "wheel", "--wheel-dir", "/wheels", "--constraint", "constraints.txt", "."]
 RUN ["python", "-m", "pip", "--python", "/opt/sidecar/bin/python", "install", "--no-index", "--find-links", "/wheels", "breaker-sidecar"]
 
-FROM python:3.11-slim
+FROM ${BASE}
 # Nothing in the image installs or builds anything.
 RUN ["python", "-m", "pip", "uninstall", "--yes", "--no-input", "--root-user-action=ignore", "pip"]
 COPY --from=build /opt/sidecar /opt/sidecar
