@@ -7,6 +7,10 @@
 #   addresses    { http = "127.0.0.1 unix:///run/consul/http.sock" }
 #   unix_sockets { mode = "0660" group = "65532" }   # the sidecar's image runs as this user
 #
+# Nomad's docker driver mounts no folder of the host unless each client says
+#
+#   plugin "docker" { config { volumes { enabled = true } } }
+#
 #   nomad job run -var app_image=registry.example/app:1 nomad/bridge.nomad.hcl
 
 variable "app_image" {

@@ -4,6 +4,11 @@
 #
 #   nomad job run nomad/one-per-host.nomad.hcl
 #
+# Nomad's docker driver mounts no folder of the host, such as that of the socket, unless each client
+# says
+#
+#   plugin "docker" { config { volumes { enabled = true } } }
+#
 # Another threshold for the whole fleet, without an update and without losing state:
 #
 #   nomad var put -force nomad/jobs/breaker-host failure_threshold=40
@@ -87,7 +92,8 @@ job "breaker-host" {
           store: consul
           listen:
             # For applications in a bridge network, who have another localhost: mount the folder
-            # and ask unix:${var.socket_dir}/breaker.sock.
+            # and ask unix:${var.socket_dir}/breaker.sock. Whoever may open the socket may give
+            # orders, too, such as `force`: where that is too much, 0660 and a group, or no socket.
             socket: ${var.socket_dir}/breaker.sock
             socket_mode: 0666
           breakers:

@@ -27,11 +27,22 @@ PAGES = sorted(FOLDER.glob("Breaker*.md"))
 IDS = [page.stem for page in PAGES]
 SECTIONS = ["What it means", "What users see", "Check first", "Mend", "How it ends"]
 EXTERNAL = {
-    "consul": ("acl token read", "info", "kv delete", "kv get", "members", "operator raft"),
+    "consul": (
+        "acl token read",
+        "info",
+        "kv delete",
+        "kv get",
+        "kv put",
+        "members",
+        "operator raft",
+    ),
     "journalctl": ("-u breaker-sidecar",),
-    "nomad": ("alloc logs", "alloc restart", "alloc signal", "alloc status", "job status"),
+    "nomad": (
+        *("alloc exec -task breaker ALLOC breaker-sidecar", "alloc logs", "alloc restart"),
+        *("alloc signal", "alloc status", "job status"),
+    ),
     "promtool": ("check config",),
-    "systemctl": ("reload breaker-sidecar",),
+    "systemctl": ("reload breaker-sidecar", "restart breaker-sidecar"),
 }
 """What other programs are asked for, by how it begins."""
 HELP_DEADLINE_S = 60.0
@@ -45,10 +56,11 @@ def fenced(page: Path, language: str) -> Iterator[str]:
 
 
 def spoken(page: Path) -> list[list[str]]:
-    """Every command: those in blocks, and in the text those of the sidecar that have arguments."""
+    """Every command: those in blocks, and those in the text that have arguments."""
     lines = list(fenced(page, "console"))
     assert all(line.startswith("$ ") for line in lines)
-    inline = re.findall(r"`(breaker-sidecar [^`]+)`", page.read_text("utf-8"))
+    programs = "|".join(["breaker-sidecar", "curl", *EXTERNAL])
+    inline = re.findall(rf"`((?:{programs})\s[^`]+)`", page.read_text("utf-8"))
     return [shlex.split(line) for line in [*(line[2:] for line in lines), *inline]]
 
 
@@ -113,7 +125,7 @@ def test_every_page_says_all_five(page: Path) -> None:
     assert list(fenced(page, "console")), "nothing to type"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
+@pytest.mark.parametrize("page", [*PAGES, FOLDER / "README.md"], ids=[*IDS, "README"])
 def test_every_command_exists(page: Path) -> None:
     for words in spoken(page):
         match words[0]:
