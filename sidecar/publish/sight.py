@@ -27,7 +27,8 @@ class Sight:
         now, spool, pace = self._around.now(), self._around.spool, self._around.pace
         backlogs = spool.backlogs() if spool is not None else ()
         waiting = sum(backlog.records for backlog in backlogs)
-        named = sorted({*self._topics, *(backlog.topic for backlog in backlogs)})
+        by_topic = self._by_topic()
+        named = sorted({*self._topics, *by_topic})
         return {
             "usable": spool is not None and spool.fault is None,
             "fault": spool.fault if spool is not None else None,
@@ -38,9 +39,7 @@ class Sight:
             "inflow_rate": round(pace.inflow.value(now), 1),
             "left_s": _whole(pace.estimate_s(waiting, now)),
             "dead_letters": self._letters(),
-            "topics": [
-                self._topic(name, [b for b in backlogs if b.topic == name]) for name in named
-            ],
+            "topics": [self._topic(name, by_topic.get(name, [])) for name in named],
         }
 
     def _topic(self, name: str, backlogs: list[Backlog]) -> Mapping[str, object]:
@@ -112,11 +111,14 @@ class Sight:
             yield (label,), of(values)
 
     def _waiting(self, value: Callable[[list[Backlog]], float]) -> Iterator[Sample]:
-        by_topic: dict[str, list[Backlog]] = {}
-        for backlog in self._around.spool.backlogs() if self._around.spool is not None else ():
-            by_topic.setdefault(backlog.topic, []).append(backlog)
-        for topic, backlogs in by_topic.items():
+        for topic, backlogs in self._by_topic().items():
             yield (topic,), float(value(backlogs))
+
+    def _by_topic(self) -> dict[str, list[Backlog]]:
+        found: dict[str, list[Backlog]] = {}
+        for backlog in self._around.spool.backlogs() if self._around.spool is not None else ():
+            found.setdefault(backlog.topic, []).append(backlog)
+        return found
 
     def _paused(self) -> Iterator[Sample]:
         spool = self._around.spool
