@@ -100,6 +100,25 @@ def test_what_goes_missing_is_told_of() -> None:
     assert expected >= TELLING | {"BreakerNoEvaluator", "BreakerVanished", "BreakerSidecarDown"}
 
 
+def test_inhibitions_name_alerts_and_labels_that_there_are() -> None:
+    """What fires on both sides has the labels that have to be equal, or neither of them would."""
+    page = (FOLDER.parent / "docs" / "monitoring.md").read_text("utf-8")
+    (block,) = re.findall(r"^```yaml\n(inhibit_rules:.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    for rule in yaml.safe_load(block)["inhibit_rules"]:
+        sides = [
+            {name for one in rule[side] for name in re.findall(r"Breaker\w+", one)}
+            for side in ("source_matchers", "target_matchers")
+        ]
+        assert all(sides)
+        assert sides[0].isdisjoint(sides[1])
+        for name in sides[0] | sides[1]:
+            for label in set(rule["equal"]) - {"fleet"}:
+                assert f"$labels.{label}" in ALERTS[name]["annotations"]["summary"], (name, label)
+        if "breaker" not in rule["equal"]:
+            sources = [ALERTS[name]["annotations"]["summary"] for name in sides[0]]
+            assert not any("$labels.breaker" in summary for summary in sources), sides[0]
+
+
 def test_every_recording_rule_is_tested() -> None:
     text = (FOLDER / "tests" / "recording.yml").read_text()
     for name in rules("record"):
