@@ -34,6 +34,7 @@ class Sight:
             "fault": spool.fault if spool is not None else None,
             "records": waiting,
             "bytes": sum(backlog.bytes for backlog in backlogs),
+            "oldest_age_s": _whole(self._age(backlogs)),
             "orphans": spool.orphans if spool is not None else 0,
             "replay_rate": round(pace.outflow.value(now), 1),
             "inflow_rate": round(pace.inflow.value(now), 1),

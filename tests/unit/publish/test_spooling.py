@@ -83,7 +83,9 @@ async def test_the_spool_counts_by_the_topic_itself_and_what_has_arrived() -> No
         assert kinds(await one.publish(b"0", b"1", partition=1)) == ["Spooled", "Spooled"]
         await poll_until(lambda: one.kafka.sends > 1, 5.0, "it was tried")
         assert one.desk.describe()["replay_rate"] == 0.0
-        assert one.desk.describe()["left_s"] is None
+        told = one.desk.describe()
+        assert (told["records"], told["left_s"]) == (2, None)
+        assert isinstance(told["oldest_age_s"], float)
         one.kafka.fault = None
         await until_empty(one)
         telemetry = cast("RecordedTelemetry", one.telemetry)
