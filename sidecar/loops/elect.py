@@ -63,6 +63,8 @@ class Term:
 
     lock_index: int
     since_at: float
+    cell: Cell
+    """What it is evaluated into: another one where a reload took the breaker away and back."""
     refreshed: float = float("-inf")
     broken: bool = False
     """True while the key doesn't say that it is ours."""
@@ -162,7 +164,7 @@ class Elector:
         return (
             not self.candidate.follower
             and not cell.forgotten
-            and cell.session is None
+            and cell.session in (None, self._session)
             and cell.seen is not None
             and not cell.seen.followed_only
             and now >= self._not_before.get(cell.policy.name, now)
@@ -176,6 +178,8 @@ class Elector:
             await self._release(name, "the record has a newer schema than this version writes")
         elif self.candidate.follower:
             await self._release(name, "its role is follower now")
+        elif cell is not term.cell:
+            self._end_term(name, "the breaker was configured anew")
         elif cell.session != self._session:
             self._end_term(name, "somebody else took or deleted the lock")
         else:
@@ -185,19 +189,24 @@ class Elector:
                 await self._refresh_value(name, term)
 
     async def _contend(self, name: str, cell: Cell) -> None:
+        """Try for a lock that is free, or that our session has though no term of ours is known.
+
+        That is where its acquisition was not confirmed, or its breaker was configured anew.
+        """
         now = self._clock.now()
+        ours = cell.session is not None
         contest = self._contests.get(name)
         if contest is None:
             delay_s = starts_after(
-                released=cell.holder is not None and cell.holder.released,
+                released=ours or (cell.holder is not None and cell.holder.released),
                 lock_delay_s=self.candidate.lock_delay_s,
                 first_ever=cell.holder is None,
             )
-            jitter_s = 0.0 if self.candidate.eager else ROUND_S * self._draw()
+            jitter_s = 0.0 if self.candidate.eager or ours else ROUND_S * self._draw()
             contest = self._contests[name] = _Contest(now + delay_s + jitter_s)
         if now < contest.next:
             return
-        if not self.candidate.eager and self._draw() >= probability(contest.round):
+        if not (self.candidate.eager or ours) and self._draw() >= probability(contest.round):
             contest.round += 1
             contest.next = now + ROUND_S * (0.75 + self._draw() / 2)
             return
@@ -207,7 +216,7 @@ class Elector:
         since_at = self._clock.wall_at()
         try:
             session = await self._ensure_session()
-            if cell.session is not None:  # taken while the session was being made
+            if cell.session not in (None, session):  # taken while the session was being made
                 return
             entry = await self._store.acquire(
                 self._wire.leader(name), self._holder(since_at), session
@@ -229,7 +238,7 @@ class Elector:
             contest.next = self._clock.now() + RETRY_S * (0.5 + self._draw())
             return
         self._contests.pop(name, None)
-        self._terms[name] = Term(entry.lock_index, since_at)
+        self._terms[name] = Term(entry.lock_index, since_at, cell)
         self._leftovers.reclaimed(session, name)
         self._board.lock(
             name,

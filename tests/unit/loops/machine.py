@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import msgspec
@@ -212,6 +212,25 @@ class Machine:
         self.tasks.start("pulse", self.elector.pulse.run)
         return self
 
+    async def reload(self, *names: str) -> None:
+        """Know these breakers from now on, each with reports of its own but the first."""
+        policies = [
+            replace(self.policy, name=name, consul_key_prefix=f"reports-of-{name}")
+            for name in names
+            if name != self.policy.name
+        ]
+        contact = self.board.contact
+        known = [self.policy, *policies]
+        self.board.reconfigure(known, self.policy.name, contact, now=self.clock.now())
+        await self.tasks.stop("watch")
+        self.watch.look_again()
+        self.tasks.start("watch", self.watch.run)
+        self._changed()
+
+    def evaluates(self, name: str) -> bool:
+        """Whether it has the lock, and judges what the board has of the breaker."""
+        return self.terms.of(name) is not None and self.board.cells[name].evaluating
+
     async def die(self) -> None:
         """A kill -9: nothing is handed over."""
         await self.tasks.stop_all()
@@ -250,7 +269,7 @@ class Machine:
         self.terms.wake_all()
 
     def _made(self, name: str, lock_index: int) -> Evaluator:
-        return Evaluator(self.around, self.elector, self.cell, lock_index)
+        return Evaluator(self.around, self.elector, self.board.cells[name], lock_index)
 
 
 class World:

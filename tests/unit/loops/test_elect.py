@@ -157,13 +157,51 @@ async def test_a_session_that_was_made_too_late_is_given_back() -> None:
 
 
 @virtual
-async def test_a_lock_whose_acquisition_was_not_confirmed_comes_free_again() -> None:
-    """Taken, but nobody knows: the session is given up, and with it the lock."""
+async def test_a_lock_whose_acquisition_was_not_confirmed_is_taken_up() -> None:
+    """The watch says whose it is."""
     world = World()
     first = world.add()
     first.link.fail("acquire", After(AWAY))
     first.start()
     assert await until(lambda: first.leads, 15, "it leads in the end") < 5
+    assert _sessions(world) == 1
+
+
+@virtual
+async def test_an_unconfirmed_lock_is_taken_up_beside_others() -> None:
+    """The session goes on for the other breaker, so this lock would never come free."""
+    world = World()
+    (first,) = await world.led()
+    first.link.fail("acquire", After(AWAY))
+    await first.reload("default", "other")
+    assert await until(lambda: first.evaluates("other"), 10, "it is evaluated") < 5
+    assert first.leads
+    assert _sessions(world) == 1
+
+
+@virtual
+async def test_breakers_that_are_taken_out_and_put_back_go_on_being_evaluated() -> None:
+    """The file was empty for a moment, while Consul was slow: no lock is ours without a term."""
+    world = World()
+    (first,) = await world.led()
+    names = ("default", "a", "b", "c")
+    await first.reload(*names)
+    await until(lambda: all(map(first.evaluates, names)), 10, "all are evaluated")
+    answered = asyncio.Event()
+
+    async def slow(*_: object) -> None:
+        await answered.wait()
+
+    for how in ("release", "renew"):
+        first.link.hooks[how] = slow
+        answered.clear()
+        await asyncio.sleep(TTL_S / 2)
+        await first.reload("default")
+        await asyncio.sleep(0.5)
+        await first.reload(*names)
+        await asyncio.sleep(0.5)
+        answered.set()
+        assert await until(lambda: all(map(first.evaluates, names)), 30, "all again") < 10
     assert _sessions(world) == 1
 
 
@@ -301,7 +339,7 @@ async def test_what_is_still_owed_does_no_harm_to_a_new_term() -> None:
     world = World()
     (first,) = await world.led()
     first.link.fail("release", After(AWAY), *[Before(AWAY)] * 3)
-    await first.elector.give_up("default", 0.0, "for a test")
+    await first.elector.give_up("default", 0.1, "for a test")
     await until(lambda: first.leads, 5, "it leads again")
     await asyncio.sleep(30.0)
     assert first.leads
