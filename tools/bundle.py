@@ -28,6 +28,7 @@ from tools.programs import ROOT
 DIST = ROOT / "dist"
 EPOCH = 1_767_225_600
 """2026-01-01: the time of every file in there, unless SOURCE_DATE_EPOCH says otherwise."""
+_UNIT = ROOT / "packaging" / f"{frozen.NAME}.service"
 _ARCHES = {"x86_64": "amd64", "aarch64": "arm64"}
 _README = """\
 breaker-sidecar {version} for Linux on {arch}, with everything it needs but glibc {glibc} or newer.
@@ -36,6 +37,7 @@ breaker-sidecar {version} for Linux on {arch}, with everything it needs but glib
 
 bin/lib holds interpreter, modules and shared libraries, with the licence of each; sbom.cdx.json
 lists them (CycloneDX). Keep bin together; it may lie anywhere, and nothing is written into it.
+{unit} is for systemd, and has all this in /opt.
 """
 
 
@@ -79,10 +81,11 @@ def _assemble(root: Path, work: Path, epoch: int) -> str:
     root.mkdir()
     launcher.parent.rename(root / "bin")
     glibc = frozen.oldest_glibc(root)
-    said = _README.format(version=__version__, arch=architecture(), glibc=glibc)
+    said = _README.format(version=__version__, arch=architecture(), glibc=glibc, unit=_UNIT.name)
     (root / "README.txt").write_text(said, "utf-8")
     (root / "sbom.cdx.json").write_text(bill, "utf-8")
-    shutil.copyfile(ROOT / "LICENSE", root / "LICENSE")
+    for file in (ROOT / "LICENSE", _UNIT):
+        shutil.copyfile(file, root / file.name)
     return bill
 
 

@@ -89,7 +89,7 @@ def test_it_holds_plain_files_of_root_that_nobody_may_change(tarball: Path) -> N
     found = list(members(tarball))
     names = [member.name for member in found]
     assert names == sorted(names, key=lambda name: name.split("/"))
-    assert {"LICENSE", "README.txt", "sbom.cdx.json", "bin"} == {
+    assert {"LICENSE", "README.txt", "breaker-sidecar.service", "sbom.cdx.json", "bin"} == {
         name.split("/")[1] for name in names if "/" in name
     }
     for member in found:
