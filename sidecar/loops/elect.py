@@ -371,9 +371,11 @@ class Elector:
             self._set_aside({})
 
     async def hand_over(self) -> None:
-        """Give everything back, in the order that needs no lock-delay: release, then destroy."""
-        for name in list(self._terms):
-            await self._release(name, "stopping")
+        """Give everything back, in the order that needs no lock-delay: release, then destroy.
+
+        All locks at once: one after the other, those of many breakers outlast a stop's patience.
+        """
+        await asyncio.gather(*(self._release(name, "stopping") for name in self._terms))
         self._contests.clear()
         self._end_idle_session()
         await self._leftovers.settle()

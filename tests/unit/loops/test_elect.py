@@ -64,6 +64,25 @@ def test_a_graceful_stop_hands_over_in_under_a_second(seed: int) -> None:
 
 
 @virtual
+async def test_many_locks_are_given_back_as_quickly_as_one() -> None:
+    """A stop waits for a second and a half; what is held by then is held for twice the ttl."""
+    world = World()
+    (first,) = await world.led()
+    names = ("default", *(f"b{number}" for number in range(40)))
+    await first.reload(*names)
+    await until(lambda: all(map(first.evaluates, names)), 30, "all are evaluated")
+
+    async def slow(*_: object) -> None:
+        await asyncio.sleep(0.1)
+
+    first.link.hooks["release"] = slow
+    began = now()
+    await first.stop()
+    assert now() - began < 0.5
+    assert _sessions(world) == 0
+
+
+@virtual
 async def test_a_dead_holder_is_replaced_after_ttl_and_lock_delay() -> None:
     """Nobody is refused more than a few times meanwhile."""
     world = World()
