@@ -12,7 +12,8 @@ from sidecar.consumer.headers import number_of
 Identify = Callable[[Event[Any]], bytes | None]
 """The identity of an event; None or an error: it can't be told, which is permanent."""
 Versioned = Callable[[Event[Any]], int | None]
-"""The version of an event; None: it has none and is never too old."""
+"""The version of an event, of at most 64 bits; None: it has none and is never too old. An error, or
+more bits, is permanent."""
 
 
 def by_content(event: Event[Any]) -> bytes:

@@ -9,7 +9,11 @@ from typing import Any
 
 from sidecar.consumer.event import Event
 from sidecar.consumer.identity import Identify, Versioned
-from sidecar.consumer.store import Mark, Store, Verdict, judged
+from sidecar.consumer.store import Mark, Store, StoreFailed, Verdict, judged
+from sidecar.consumer.told import words
+
+LEAST_VERSION, MOST_VERSION = -(2**63), 2**63 - 1
+"""What a database's whole numbers can be."""
 
 
 class Unidentified(Exception):
@@ -42,15 +46,21 @@ class Ledger:
 
     def mark(self, event: Event[Any]) -> Mark:
         """What the event is called here. Raises Unidentified."""
-        identity = self._identify(event)
+        try:
+            identity = self._identify(event)
+            version = None if self._version is None else self._version(event)
+        except Exception as error:  # whatever the application's own functions raise
+            raise Unidentified(words(error)) from error
         if identity is None:
             raise Unidentified("no identity in it")
+        if version is not None and not LEAST_VERSION <= version <= MOST_VERSION:
+            raise Unidentified("its version has more than 64 bits")
         key = event.record.key
         return Mark(
             self._scope,
             identity,
             None if key is None else event.origin.topic.encode() + b"\x00" + key,
-            None if self._version is None else self._version(event),
+            version,
         )
 
     async def look(self, mark: Mark) -> Verdict:
@@ -80,7 +90,12 @@ class Ledger:
             marks = list(self._waiting.values())
             if not marks:
                 return
-            await self._store.remember(marks)
+            try:
+                await self._store.remember(marks)
+            except StoreFailed:
+                raise
+            except Exception as error:  # of a store that says it in words of its own
+                raise StoreFailed(words(error)) from error
             for mark in marks:
                 self._waiting.pop(mark.identity, None)
             if not self._waiting:

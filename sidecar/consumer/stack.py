@@ -30,4 +30,13 @@ def _lines(error: BaseException) -> Iterator[str]:
     if len(frames) > MOST_FRAMES:
         yield f"  … {len(frames) - MOST_FRAMES} more"
     yield from frames[-MOST_FRAMES:]
-    yield f"{type(error).__name__}: {error}".removesuffix(": ")
+    yield f"{type(error).__name__}: {said_by(error)}".removesuffix(": ")
+
+
+def said_by(error: BaseException) -> str:
+    """What an error says of itself, as text that can be written anywhere."""
+    try:
+        said = str(error)
+    except Exception:  # noqa: BLE001 - it is the handler's, and must not end the runner
+        return "it can't say what"
+    return said.encode("utf-8", "backslashreplace").decode()

@@ -7,6 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from sidecar.consumer.stack import said_by
+
 log = logging.getLogger(__name__)
 
 EVERY_S = 10.0
@@ -45,7 +47,7 @@ class Told:
 
 def words(error: BaseException) -> str:
     """An error in one line, with its kind."""
-    said, kind = str(error), type(error).__name__
+    said, kind = said_by(error), type(error).__name__
     if "Unable to bootstrap" in said:
         said = "none of the bootstrap servers can be reached"  # aiokafka lists objects of its own
     return said if said.startswith(kind) else f"{kind}: {said}".removesuffix(": ")

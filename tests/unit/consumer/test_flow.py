@@ -7,6 +7,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ from sidecar.consumer import (
     Permanent,
     RetryPolicy,
     SourceError,
+    SqliteStore,
+    by_field,
     by_header,
     version_header,
 )
@@ -370,6 +373,86 @@ async def test_duplicates_and_stale_events_are_dropped_and_committed() -> None:
         await kit.until_committed(6)
     assert handled == [b"a", b"c", b"d"]
     assert kit.counts == {"handled": 3, "known": 1, "stale": 1, "dead": 1}
+
+
+@pytest.mark.parametrize("version", [b"9223372036854775808", b"none"])
+async def test_an_event_of_which_identity_or_version_can_not_be_told_is_dead_and_ends_nothing(
+    tmp_path: Path, version: bytes
+) -> None:
+    handled: list[Any] = []
+
+    async def handle(event: Event[Any]) -> None:
+        handled.append(event.value)
+
+    def versioned(event: Event[bytes]) -> int:
+        return int(event.header("version") or b"0")
+
+    kit = Kit(
+        handle,
+        store=SqliteStore(tmp_path / "it.db"),
+        identity=by_field("id"),
+        version=versioned,
+        decode=json.loads,
+    )
+    kit.source.add(
+        Rec(offset=0, value=b'{"id": "a"}', headers=(("version", version),)),
+        Rec(offset=1, value=b'{"id": "\\ud800"}'),
+        Rec(offset=2, value=b'{"id": "b"}'),
+    )
+    async with kit.running():
+        await kit.until_committed(3)
+    assert handled == [{"id": "b"}]
+    assert kit.counts == {"handled": 1, "dead": 2}
+
+
+class Wordy(MemoryStore):
+    """A store of the application's own, which fails in words of its own at first."""
+
+    failures = 2
+
+    async def remember(self, marks: Sequence[Mark]) -> None:
+        """Not yet."""
+        self.failures -= 1
+        if self.failures >= 0:
+            raise LookupError("no such table")
+        await super().remember(marks)
+
+
+async def test_a_store_that_fails_in_words_of_its_own_is_asked_again() -> None:
+    async def handle(event: Event[bytes]) -> None:
+        pass
+
+    store = Wordy()
+    kit = Kit(handle, store=store)
+    kit.source.add(Rec(offset=0))
+    async with kit.running():
+        await kit.until_committed(1)
+    assert len(store) == 1
+
+
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise LookupError("no words")
+
+
+async def test_an_error_that_can_not_be_put_in_words_is_one_all_the_same() -> None:
+    async def handle(event: Event[bytes]) -> None:
+        raise Permanent("\ud800 is no text") from Speechless()
+
+    async def fail(event: Event[bytes]) -> None:
+        raise Speechless
+
+    for handler, error in (
+        (handle, "Permanent: \\ud800 is no text"),
+        (fail, "Speechless: it can't say what"),
+    ):
+        kit = Kit(handler, policy=RetryPolicy(in_place=0, delays_s=()))
+        kit.source.add(Rec(offset=0))
+        async with kit.running():
+            await kit.until_committed(1)
+        ((_, _, headers),) = kit.sink.sent
+        assert text_of(headers, "breaker-error") == error
+        assert "Speechless: it can't say what" in (text_of(headers, "breaker-stack") or "")
 
 
 class Hanging(MemoryStore):
