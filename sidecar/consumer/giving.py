@@ -110,6 +110,7 @@ class Keeper:
     async def _commit(self, shards: Collection[Shard]) -> None:
         flow = self._flow
         async with self._turn:
+            self._pass_over(shards)
             positions = {
                 shard.place: position
                 for shard in shards
@@ -139,6 +140,17 @@ class Keeper:
                 for shard in shards:
                     if shard.place in positions:
                         shard.line.committed(positions[shard.place])
+
+    def _pass_over(self, shards: Collection[Shard]) -> None:
+        """Where all events are done, what lies behind them and is none is done with as well.
+
+        Else a topic that is written by transactions would never be without lag.
+        """
+        idle = [s for s in shards if s.live and not s.held and not s.line.unfinished]
+        reached = self._source.reached([shard.place for shard in idle])
+        for shard in idle:
+            if shard.place in reached:
+                shard.line.passed(reached[shard.place])
 
 
 def _once(first: bool) -> int:

@@ -136,6 +136,19 @@ class KafkaSource:
         except (TimeoutError, KafkaError, OSError) as error:
             raise SourceError(f"no positions: {words(error)}") from error
 
+    def reached(self, places: Collection[Place]) -> Mapping[Place, int]:
+        """The same, of those that have a position already."""
+        subscription = None if self._consumer is None else self._consumer._subscription.subscription
+        assignment = None if subscription is None else subscription.assignment
+        if assignment is None:
+            return {}
+        states = {place: assignment.state_value(TopicPartition(*place)) for place in places}
+        return {
+            place: state.position
+            for place, state in states.items()
+            if state is not None and state.has_valid_position
+        }
+
     async def stop(self) -> None:
         """Leave the group."""
         consumer, self._consumer = self._consumer, None

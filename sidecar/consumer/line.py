@@ -15,7 +15,7 @@ from sidecar.consumer.source import Record
 class Line:
     """The events of one partition, for as long as it is assigned; assigned anew it begins anew."""
 
-    __slots__ = ("_committed", "begun", "end", "waiting")
+    __slots__ = ("_committed", "_taken", "begun", "end", "waiting")
 
     def __init__(self) -> None:
         self.waiting: deque[Record] = deque()
@@ -23,7 +23,8 @@ class Line:
         self.begun: set[int] = set()
         """Offsets begun, in the order of the line, and not done."""
         self.end: int | None = None
-        """The offset after the last one taken; None: nothing was."""
+        """The offset after the last one taken or passed; None: there was none."""
+        self._taken = False
         self._committed: int | None = None
 
     @property
@@ -33,7 +34,7 @@ class Line:
 
     @property
     def position(self) -> int | None:
-        """The first offset that is not done; None: nothing was taken."""
+        """The first offset that is not done; None: nothing was taken or passed."""
         if self.begun:
             return min(self.begun)
         return self.waiting[0].offset if self.waiting else self.end
@@ -60,13 +61,25 @@ class Line:
         """
         if not records:
             return
-        if self.end is None:
+        if self.end is None or not self._taken:
             # What lies before the first was committed by whoever had the partition.
             self._committed = records[0].offset
         elif records[0].offset < self.end:
             raise ValueError(f"offset {records[0].offset} after {self.end - 1}")
+        self._taken = True
         self.waiting.extend(records)
         self.end = records[-1].offset + 1
+
+    def passed(self, position: int) -> None:
+        """All before this offset that was an event is done with; the rest of it was none.
+
+        Only for a line with nothing unfinished.
+        """
+        if self.end is None:
+            self.end = position
+            self._committed = None if position else 0
+        else:
+            self.end = max(self.end, position)
 
     def begin(self) -> Record:
         """The first that waits; it is not done until `done` says so. Raises IndexError."""

@@ -88,7 +88,11 @@ class Reader:
             await self._hold()
             return
         self._switch()
-        for place, records in (await self._source.poll(room, POLL_S)).items():
+        self._take(await self._source.poll(room, POLL_S))
+
+    def _take(self, batch: Mapping[Place, Sequence[Record]]) -> None:
+        flow = self._flow
+        for place, records in batch.items():
             shard = flow.shards.get(place)
             if shard is None:
                 continue
@@ -111,8 +115,8 @@ class Reader:
         for shard in paused:
             shard.paused = True
         self._source.pause([shard.place for shard in paused])
-        # Brings nothing, but shows the group that this member is alive.
-        await self._source.poll(1, 0)
+        # Shows the group that this member is alive. Brings nothing, unless partitions just came.
+        self._take(await self._source.poll(1, 0))
         with suppress(TimeoutError):
             async with asyncio.timeout(ROOM_S):
                 await flow.room.wait()

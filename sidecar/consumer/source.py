@@ -86,5 +86,12 @@ class Source(Protocol):
     async def positions(self, places: Collection[Place]) -> Mapping[Place, int]:
         """The offsets that `poll` goes on from. Raises SourceError."""
 
+    def reached(self, places: Collection[Place]) -> Mapping[Place, int]:
+        """The same, at once, of those for which that is known.
+
+        It may be beyond the last record that `poll` brought, where what follows that is none:
+        markers of transactions, records of aborted ones, gaps.
+        """
+
     async def stop(self) -> None:
         """Leave. Commits nothing."""

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from sidecar.consumer import Event, Limits, Permanent, RetryPolicy, Runner, SinkFailed
 from sidecar.consumer.headers import number_of, text_of
@@ -108,6 +109,35 @@ async def test_a_second_member_takes_over_what_the_first_has_committed_and_no_mo
             assert first.flow.shards.keys().isdisjoint(second.flow.shards.keys())
             assert second.flow.counts[topic]["handled"] > 0
     assert sorted(seen) == list(range(600)), "nothing is handled twice: all was drained"
+
+
+async def test_of_a_topic_written_by_transactions_all_is_committed_and_there_is_no_lag(
+    kafka: Kafka, topic: str
+) -> None:
+    seen: list[bytes] = []
+
+    async def handle(event: Event[bytes]) -> None:
+        seen.append(event.value)
+
+    settings = {"isolation_level": "read_committed"}
+    async with (
+        running(quick(kafka, topic, handle, consumer=settings)),
+        AIOKafkaProducer(**kafka.client_options(), transactional_id=topic) as producer,
+    ):
+        for value, partition in ((b"good", 0), (b"undone", 0), (b"undone", 1)):
+            await producer.begin_transaction()
+            await producer.send_and_wait(topic, value, partition=partition)
+            await (
+                producer.abort_transaction if value == b"undone" else producer.commit_transaction
+            )()
+        ends = kafka.end_offsets(topic)
+        assert ends == {0: 4, 1: 2, 2: 0, 3: 0}
+        await poll_until(
+            lambda: kafka.committed(f"g-{topic}", topic) == {0: 4, 1: 2},
+            PATIENCE_S,
+            "all that was written is committed",
+        )
+    assert seen == [b"good"]
 
 
 async def test_without_its_dead_letter_topic_an_event_stays_uncommitted(

@@ -88,6 +88,10 @@ class FakeSource:
         """What comes next."""
         return {place: self.at[place] for place in places}
 
+    def reached(self, places: Collection[Place]) -> Mapping[Place, int]:
+        """The same, of those that began."""
+        return {place: self.at[place] for place in places if place in self.at}
+
     async def stop(self) -> None:
         """Nothing to give back."""
 

@@ -345,6 +345,23 @@ async def test_commits_that_fail_are_made_up_for() -> None:
     assert kit.flow.uncommitted == 0
 
 
+async def test_what_follows_the_last_event_and_is_none_is_committed_once_that_is_done() -> None:
+    gate = asyncio.Event()
+
+    async def handle(event: Event[bytes]) -> None:
+        await gate.wait()
+
+    kit = Kit(handle)
+    kit.source.add(*events(3))
+    async with kit.running():
+        await poll_until(lambda: kit.flow.open == 3, PATIENCE_S, "all are read")
+        kit.source.at[Place("orders", 0)] = 8  # past a transaction that was aborted, say
+        await asyncio.sleep(0.1)
+        assert kit.committed() is None
+        gate.set()
+        await kit.until_committed(8)
+
+
 async def test_duplicates_and_stale_events_are_dropped_and_committed() -> None:
     handled: list[bytes] = []
 

@@ -55,6 +55,34 @@ def test_an_offset_that_was_there_before_is_refused() -> None:
     assert line.unfinished == 2
 
 
+def test_what_is_passed_is_done_and_committed_once() -> None:
+    line = Line()
+    line.take(recs(5))
+    line.begin()
+    line.done(5)
+    line.passed(9)
+    assert (line.to_commit, line.span) == (9, 0)
+    line.committed(9)
+    line.passed(7)
+    assert (line.position, line.to_commit) == (9, None)
+    with pytest.raises(ValueError, match="offset 8 after 8"):
+        line.take(recs(8))
+
+
+@pytest.mark.parametrize(("position", "to_commit"), [(0, None), (7, 7)])
+def test_what_is_passed_before_the_first_event_does_not_decide_where_that_is(
+    position: int, to_commit: int | None
+) -> None:
+    line = Line()
+    line.passed(position)
+    assert line.to_commit == to_commit
+    line.take(recs(3))  # the topic was made anew
+    assert (line.position, line.to_commit) == (3, None)
+    line.begin()
+    line.done(3)
+    assert line.to_commit == 4
+
+
 class Lines(RuleBasedStateMachine):
     """The position is never beyond what is not done, and never falls, whatever ends when."""
 
