@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError, for_code
 
 from sidecar.consumer.headers import Header, slimmed
@@ -23,6 +24,12 @@ LINGER_MS = 50
 BATCH_BYTES = 256 * 1024
 """Of one partition; a topic with usual settings takes four times as much."""
 TOPIC_ALREADY_EXISTS = 36
+NOT_WITH_THAT = frozenset({40, 44})
+"""A setting that the cluster doesn't know, or that its policy doesn't allow."""
+MOST_BYTES = "max.message.bytes"
+HEADERS_BYTES = 64 * 1024
+"""What a retry or dead-letter topic takes beyond its model: more than the kit's headers have."""
+_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
 class SinkFailed(Exception):
@@ -54,6 +61,7 @@ class KafkaSink:
     Args:
         client: how to connect, for any of aiokafka's clients.
         timeout_s: for one event, connecting included.
+        compression: what aiokafka calls a codec; None: none.
     """
 
     def __init__(
@@ -62,6 +70,7 @@ class KafkaSink:
         bootstrap_servers: str | Sequence[str],
         client: Mapping[str, Any],
         timeout_s: float,
+        compression: str | None = None,
     ) -> None:
         self._settings = {
             **client,
@@ -71,11 +80,22 @@ class KafkaSink:
             "request_timeout_ms": round(timeout_s * 1000),
             "linger_ms": LINGER_MS,
             "max_batch_size": BATCH_BYTES,
+            "compression_type": compression,
         }
         self._timeout_s = timeout_s
         self._producer: Any = None
         self._starting = asyncio.Lock()
         self._stopping: set[asyncio.Task[None]] = set()
+        self._packing: KafkaSink | None = None
+        if compression is None:
+            self._packing = KafkaSink(
+                bootstrap_servers=bootstrap_servers,
+                client=client,
+                timeout_s=timeout_s,
+                compression="gzip",  # the one that every client can read
+            )
+        self._told: set[str] = set()
+        """Topics of which it was told that they took no event as it was."""
 
     async def send(
         self,
@@ -88,15 +108,33 @@ class KafkaSink:
         """Write one event. Raises SinkFailed."""
         try:
             await self._send(topic, key, value, headers, partition)
-        except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
-            slim = slimmed(headers)
-            if slim == list(headers):
-                raise SinkFailed(f"{topic} takes no event of that size") from error
-            log.warning(
-                "%s takes no event of that size; trying without its stack, and less of its error",
-                topic,
-            )
-            await self.send(topic, key, value, slim, partition)
+        except _TOO_LARGE as error:
+            fault: KafkaError = error
+        else:
+            return
+        self._tell_of(topic)
+        slim = slimmed(headers)
+        # What was compressed on its own topic may be too large only because it isn't now.
+        for sink in (self, self._packing):
+            if sink is None:
+                continue
+            try:
+                await sink._send(topic, key, value, slim, partition)
+            except _TOO_LARGE as error:
+                fault = error
+            else:
+                return
+        raise SinkFailed(f"{topic} takes no event of that size") from fault
+
+    def _tell_of(self, topic: str) -> None:
+        if topic in self._told:
+            return
+        self._told.add(topic)
+        log.warning(
+            "%s takes no event of that size; this one, and others, are tried without stack and "
+            "most of the error, then compressed",
+            topic,
+        )
 
     async def _send(
         self,
@@ -116,7 +154,7 @@ class KafkaSink:
                     topic, value, key=key, partition=partition, headers=list(headers)
                 )
                 await sent
-        except (MessageSizeTooLargeError, RecordListTooLargeError):
+        except _TOO_LARGE:
             raise
         except (TimeoutError, KafkaError, OSError, AssertionError) as error:
             # Its connections may be stuck, and it never asks for the first addresses again.
@@ -156,6 +194,8 @@ class KafkaSink:
 
     async def stop(self) -> None:
         """Stop the producer, and those that were replaced."""
+        if self._packing is not None:
+            await self._packing.stop()
         self._abandon(self._producer)
         if self._stopping:
             await asyncio.wait(self._stopping, timeout=self._timeout_s * 2)
@@ -169,6 +209,8 @@ async def ensure_topics(
     timeout_s: float,
 ) -> list[str]:
     """Make the topics that are missing, each like its model: as many partitions and replicas.
+
+    They take events of the model's size, and the kit's headers besides.
 
     Args:
         wanted: topics by the topic they are modelled on.
@@ -191,13 +233,13 @@ async def ensure_topics(
             }
             models = [model for model, topics in missing.items() if topics]
             shapes = await admin.describe_topics(models) if models else []
+            sizes = await _sizes(admin, models)
             new = [
-                NewTopic(name, *_shape(shape))
+                NewTopic(name, *_shape(shape), topic_configs=sizes.get(shape["topic"]))
                 for shape in shapes
                 for name in missing[shape["topic"]]
             ]
-            if new:
-                _check(await admin.create_topics(new))
+            await _make(admin, new)
             return [topic.name for topic in new]
     except (TimeoutError, KafkaError, OSError) as error:
         raise SinkFailed(f"topics can't be made: {words(error)}") from error
@@ -211,8 +253,32 @@ def _shape(topic: Mapping[str, Any]) -> tuple[int, int]:
     return len(partitions), max(len(partition["replicas"]) for partition in partitions)
 
 
-def _check(answer: Any) -> None:
+async def _sizes(admin: AIOKafkaAdminClient, models: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The setting for topics like these. Of a model that may not be looked at there is none."""
+    asked = [ConfigResource(ConfigResourceType.TOPIC, name, {MOST_BYTES: None}) for name in models]
+    found = {}
+    for answer in await admin.describe_configs(asked) if asked else []:
+        for _, _, _, name, settings in answer.resources:
+            for _, value, *_ in settings:
+                found[name] = {MOST_BYTES: str(min(int(value) + HEADERS_BYTES, 2**31 - 1))}
+    return found
+
+
+async def _make(admin: AIOKafkaAdminClient, new: Sequence[NewTopic]) -> None:
     """Raises SinkFailed for a topic that could not be made; one that somebody else made is fine."""
-    for name, code, *rest in answer.topic_errors:
-        if code not in {0, TOPIC_ALREADY_EXISTS}:
-            raise SinkFailed(f"{name} can't be made: {for_code(code).__name__} {rest[0] or ''}")
+    faults = _faults(await admin.create_topics(new)) if new else {}
+    again = [topic for topic in new if faults.get(topic.name, (0, ""))[0] in NOT_WITH_THAT]
+    for topic in again:
+        topic.topic_configs = {}
+        del faults[topic.name]
+    faults |= _faults(await admin.create_topics(again)) if again else {}
+    for name, (code, said) in faults.items():
+        raise SinkFailed(f"{name} can't be made: {for_code(code).__name__} {said}")
+
+
+def _faults(answer: Any) -> dict[str, tuple[int, str]]:
+    return {
+        name: (code, rest[0] or "" if rest else "")
+        for name, code, *rest in answer.topic_errors
+        if code not in {0, TOPIC_ALREADY_EXISTS}
+    }

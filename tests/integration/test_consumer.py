@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
@@ -211,6 +212,34 @@ async def test_topics_that_are_missing_and_may_not_be_made_are_told(
 
     with pytest.raises(SinkFailed, match=f"no topic {prefix}"):
         await quick(kafka, prefix, handle).run(signals=False)
+
+
+@pytest.mark.parametrize("made", [True, False], ids=["made by the kit", "made by somebody else"])
+async def test_events_that_their_topic_took_are_taken_by_the_others_too(
+    kafka: Kafka, prefix: str, made: bool
+) -> None:
+    topic = kafka.create_topic(prefix, max_message_bytes="200000")
+    values = [b"z" * 2_000_000]  # compressed, it takes little
+    if made:
+        values.append(os.urandom(199_700))
+    else:
+        kafka.create_topic(f"{topic}.dlq", max_message_bytes="200000")
+    options = {**kafka.client_options(), "max_request_size": 4_000_000}
+    async with AIOKafkaProducer(**options, compression_type="gzip") as producer:
+        for value in values:
+            await producer.send_and_wait(topic, value)
+
+    async def handle(event: Event[bytes]) -> None:
+        raise Permanent("never")
+
+    async with running(quick(kafka, topic, handle, retry=RetryPolicy(delays_s=()))):
+        await poll_until(
+            lambda: kafka.committed(f"g-{topic}", topic) == {0: len(values)},
+            PATIENCE_S,
+            "all are set aside",
+        )
+    letters = await asyncio.to_thread(kafka.read, f"{topic}.dlq", len(values))
+    assert sorted(letter.value for letter in letters) == sorted(values)
 
 
 async def test_where_the_stack_is_too_long_for_the_topic_the_event_goes_without_it(
