@@ -16,7 +16,8 @@ from sidecar.client.known import NoSuchBreaker, NotASidecar
 from sidecar.client.settings import KEEP_S, SILENCE_S, TIMEOUT_S, ask_path, checked
 from sidecar.client.sse import NotEvents, Parser
 
-FAULTS = (OSError, http.client.HTTPException, NotASidecar, NotEvents, NoSuchBreaker)
+FAULTS = (OSError, http.client.HTTPException, NotASidecar, NotEvents, NoSuchBreaker, RuntimeError)
+"""RuntimeError: the process has no thread left, which each deadline takes."""
 
 
 class Breaker(Decider):
@@ -64,12 +65,14 @@ class Breaker(Decider):
         self._starting = threading.Lock()
         self._tried = threading.Event()
         self._closed = threading.Event()
+        self._waited = False
         self._thread: threading.Thread | None = None
         self._link: Link | None = None
         self._decide = self._first
 
     def _first(self) -> bool:
-        self.start()
+        if not self._waited:
+            self.start()
         decide = self._decide
         return self.on_no_answer if decide == self._first else decide()
 
@@ -81,6 +84,7 @@ class Breaker(Decider):
                 self._thread = threading.Thread(target=self._run, name=name, daemon=True)
                 self._thread.start()
         self._tried.wait(self._timeout_s)
+        self._waited = True
 
     def close(self) -> None:
         """Stop following; from then on `on_no_answer` decides. A second time does nothing."""
@@ -96,19 +100,21 @@ class Breaker(Decider):
         self._default()
 
     def _run(self) -> None:
-        while not self._closed.is_set():
-            heard = [time.monotonic()]
-            try:
-                self._follow(heard)
-            except TimeoutError as fault:
-                self._missed(fault, since=heard[0])
-            except FAULTS as fault:
-                self._missed(fault)
-            if not self._closed.is_set():
-                self._ask()
-                self._tried.set()
-                self._closed.wait(self._pause_s())
-        self._default()
+        try:
+            while not self._closed.is_set():
+                heard = [time.monotonic()]
+                try:
+                    self._follow(heard)
+                except TimeoutError as fault:
+                    self._missed(fault, since=heard[0])
+                except FAULTS as fault:
+                    self._missed(fault)
+                if not self._closed.is_set():
+                    self._ask()
+                    self._tried.set()
+                    self._closed.wait(self._pause_s())
+        finally:
+            self._default()  # whatever ended it, nobody listens any more
 
     def _follow(self, heard: list[float]) -> None:
         """Follow the stream until it ends; `heard` is kept at when the last byte came."""

@@ -50,6 +50,7 @@ class BreakerWSGI:
         """One request."""
         method = str(environ["REQUEST_METHOD"])
         path = f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
+        path = path.encode("latin-1", "replace").decode("utf-8", "replace")  # PEP 3333's strings
         if self._gate.guards(method, path) and (rejection := self._gate.reject()) is not None:
             status = rejection.status
             start_response(f"{status.value} {status.phrase}", list(rejection.headers))

@@ -182,10 +182,13 @@ def ask(
 
 async def test_wsgi_rejects_what_is_guarded(sidecar: FakeSidecar, address: str) -> None:
     sidecar.breakers = [breaker(state="OPEN", retry_after=30)]
-    app = BreakerWSGI(plain, on_no_answer=True, address=address, guard=guarding(["/orders"]))
+    app = BreakerWSGI(
+        plain, on_no_answer=True, address=address, guard=guarding(["/orders", "/größe"])
+    )
     check(*await asyncio.to_thread(ask, app, "POST", "/orders"))
     assert (await asyncio.to_thread(ask, app, "POST", "/other"))[0] == 200
     assert (await asyncio.to_thread(ask, app, "GET", "/orders"))[0] == 200
+    check(*await asyncio.to_thread(ask, app, "POST", "/größe".encode().decode("latin-1")))
     await sidecar.change(breaker(seq=2))
     await poll_until(app.breaker.allowed, SOON_S, "it closes")
     assert ask(app, "POST", "/orders")[2] == b"fine"

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
+import threading
+import time
 
+import pytest
 from aiohttp.test_utils import TestServer
 
 from sidecar.client import Breaker, Source
-from tests.servers import ROOT
+from tests.servers import ROOT, poll_until
 from tests.unit.client.fake import FakeSidecar, breaker
+
+SOON_S = 5.0
 
 FORKING = """
 import os, sys
@@ -38,6 +44,39 @@ async def test_the_first_decision_starts_it_and_waits_for_the_first_word(
     assert first == [False] * 4
     assert client.source is Source.WATCH
     assert sidecar.watched == 1
+    await asyncio.to_thread(client.close)
+
+
+def test_it_waits_once_for_a_sidecar_that_says_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        client = Breaker(
+            address=f"127.0.0.1:{silent.getsockname()[1]}", on_no_answer=True, timeout_s=1.0
+        )
+        took_s = []
+        for _ in range(2):
+            began = time.monotonic()
+            assert client.allowed()
+            took_s.append(time.monotonic() - began)
+        client.close()
+    assert took_s[0] >= 1.0 > 2 * took_s[1]
+
+
+async def test_without_a_thread_left_it_falls_to_the_default_and_comes_back(
+    sidecar: FakeSidecar, server: TestServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    sidecar.breakers = [breaker(state="OPEN")]
+    client = Breaker(address=f"127.0.0.1:{server.port}", on_no_answer=True, keep_s=0)
+    await asyncio.to_thread(client.start)
+    assert not client.allowed()
+    with monkeypatch.context() as less:
+        less.setattr(threading.Timer, "start", none_left)
+        sidecar.hang_up()
+        await poll_until(lambda: client.source is Source.DEFAULT, SOON_S, "it falls")
+        assert client.allowed()
+    await poll_until(lambda: not client.allowed(), SOON_S, "it is back")
     await asyncio.to_thread(client.close)
 
 
