@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
-from itertools import chain, groupby, islice
+from itertools import chain, groupby, islice, zip_longest
 from pathlib import Path
 from typing import Final
 
@@ -135,7 +135,7 @@ def verify(path: Path) -> Iterator[Verified]:
         with _faults():
             for topic, partition, folder in logs_in(one):
                 segments = segments_in(folder)
-                for segment, after in zip(segments, [*segments[1:], None], strict=True):
+                for segment, after in zip_longest(segments, segments[1:]):
                     with suppress(FileNotFoundError):  # just given back
                         yield _verified(one.name, topic, partition, segment, after)
 

@@ -76,7 +76,11 @@ def segment_name(first_seq: int, skip: int, marker: bytes) -> str:
 
 def segments_in(folder: Path) -> list[Segment]:
     """The segments in a folder, oldest first; anything else there is left alone."""
-    found = [segment for path in folder.iterdir() if (segment := Segment.named(path)) is not None]
+    found = [
+        segment
+        for path in folder.iterdir()
+        if (segment := Segment.named(path)) is not None and path.is_file()
+    ]
     return sorted(found, key=lambda segment: (segment.first_seq, segment.path.name))
 
 

@@ -134,6 +134,23 @@ def test_verify_of_whole_and_damaged_ones(tmp_path: Path, invoke: Invoke) -> Non
     assert last["unfinished"] is True
 
 
+def test_verify_of_what_is_all_delivered(tmp_path: Path, invoke: Invoke) -> None:
+    """The folder of a partition stays when its last segment is given back; so may what is none."""
+    kept = box(tmp_path)
+    kept.append(record())
+    (path,) = kept.segments()
+    kept.vault.done([("t", 0, 1)])
+    kept.clock.at += 60
+    kept.vault.tick()
+    kept.vault.close()
+    assert list(path.parent.iterdir()) == []
+    for _ in range(2):
+        done = invoke("spool", "verify", str(tmp_path))
+        assert (done.exit_code, done.stdout) == (0, "")
+        assert "0 records in 0 segments: all of it is whole" in done.stderr
+        path.mkdir(exist_ok=True)
+
+
 def test_records_are_carried_to_another_folder(tmp_path: Path, invoke: Invoke) -> None:
     odd = NewRecord(None, None, (("ä", b"\xff"), ("none", None)), 5, AT, Idempotency("k", b"12345"))
     kept = box(tmp_path / "a")
