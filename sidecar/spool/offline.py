@@ -197,10 +197,13 @@ def import_into(root: Path, records: Iterable[tuple[str, int, NewRecord]]) -> tu
 
     Raises:
         NoRecords: there is none; nothing was made.
+        SpoolFormat: that is a spool itself. Nobody looks in there, and who adopts it deletes it.
         SpoolFault: the disk doesn't take it, or the very same is there already.
         ValueError: a record can't be kept.
     """
     files = Files()
+    if is_spool(root):
+        raise SpoolFormat(f"{root} is a spool itself: name spool.dir, the folder that it is in")
     with _faults():
         # Before anything is made: a spool of nothing would look like one that was carried over.
         given = iter(records)

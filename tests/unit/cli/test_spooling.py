@@ -238,6 +238,18 @@ def test_an_import_is_whole_or_nothing(
     assert list((tmp_path / "b").iterdir()) == []
 
 
+def test_an_import_into_a_spool_would_be_found_by_nobody(tmp_path: Path, invoke: Invoke) -> None:
+    kept = box(tmp_path)
+    kept.append(record())
+    kept.vault.close()
+    lines = invoke("spool", "export", str(tmp_path)).stdout
+    before = sorted(kept.path.rglob("*"))
+    done = invoke("spool", "import", str(kept.path), input=lines)
+    assert done.exit_code == 2
+    assert "name spool.dir" in done.stderr
+    assert sorted(kept.path.rglob("*")) == before
+
+
 @pytest.mark.parametrize("content", ["", "\n \n"])
 def test_an_import_of_nothing_is_told_and_makes_nothing(
     tmp_path: Path, invoke: Invoke, content: str
