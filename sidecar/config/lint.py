@@ -222,9 +222,14 @@ def _prefixes(config: Config) -> Iterator[str]:
     for one, other in combinations(config.breakers.values(), 2):
         mine, theirs = one.consul_key_prefix, other.consul_key_prefix
         unsaid = config.store == "memory" and mine == theirs == Breaker().consul_key_prefix
-        if overlap(mine, theirs) and not unsaid:
-            how = "is also that" if mine == theirs else f"({mine}) overlaps that ({theirs})"
+        if mine == theirs and not unsaid:
             yield (
-                f"breakers.{other.name}.consul_key_prefix: {how} of {one.name};"
+                f"breakers.{other.name}.consul_key_prefix: is also that of {one.name};"
                 " each sees the other's reports"
+            )
+        elif mine != theirs and overlap(mine, theirs):
+            inner, outer = (one, other) if len(mine) > len(theirs) else (other, one)
+            yield (
+                f"breakers.{inner.name}.consul_key_prefix: lies in that of {outer.name}"
+                f" ({outer.consul_key_prefix}), where these reports count as bad ones"
             )

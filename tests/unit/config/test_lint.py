@@ -101,5 +101,14 @@ def test_a_secret_over_loopback_or_a_socket_is_fine() -> None:
     assert warnings(load("consul: {token: b, address: 'unix:///a'}", environ={})) == []
 
 
+@pytest.mark.parametrize("inner_first", [False, True])
+def test_the_inner_prefix_is_the_one_that_is_wrong(inner_first: bool) -> None:
+    """Whichever comes first in the file."""
+    sections = ["a: {consul_key_prefix: m}", "b: {consul_key_prefix: m/x}"]
+    breakers = ", ".join(reversed(sections) if inner_first else sections)
+    (warning,) = warnings(load(f"{{store: consul, breakers: {{{breakers}}}}}", environ={}))
+    assert warning.startswith("breakers.b.consul_key_prefix: lies in that of a (m)")
+
+
 def test_in_memory_breakers_that_say_no_prefix_share_no_reports() -> None:
     assert warnings(load("breakers: {a: {}, b: {}}", environ={})) == []
