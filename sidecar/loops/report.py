@@ -114,18 +114,23 @@ class Reporter:
             await self._wake.wait(max(0.0, self._planned - self._clock.now()))
             self._planned = -math.inf  # it looks anyway before it waits again
             forget = self._clock.now() - self._forgotten >= FORGET_EVERY_S
-            for name, intake in list(self._intakes.items()):
-                await self._leave_former(name, intake)
-                cell = self._board.cells.get(name)
-                if cell is None:
-                    del self._intakes[name], self._prefixes[name]
-                    continue
-                if forget:
-                    intake.forget_silent(cell.policy, now=self._clock.now())
-                await self._write_due(cell, intake)
+            known = list(self._intakes.items())
+            # All breakers at once: one after the other, many of them make a far store late.
+            await asyncio.gather(*(self._tend(*one, forget=forget) for one in known))
             if forget:
                 self._forgotten = self._clock.now()
             await asyncio.sleep(self._pause_s())
+
+    async def _tend(self, name: str, intake: Intake, *, forget: bool) -> None:
+        """Write what is due of one breaker; forget it where it is no longer configured."""
+        await self._leave_former(name, intake)
+        cell = self._board.cells.get(name)
+        if cell is None:
+            del self._intakes[name], self._prefixes[name]
+            return
+        if forget:
+            intake.forget_silent(cell.policy, now=self._clock.now())
+        await self._write_due(cell, intake)
 
     def _pause_s(self) -> float:
         """Posts that come together go out together; a store that fails is left alone longer."""

@@ -85,6 +85,27 @@ async def test_failures_after_healthy_intervals_do_not_wait() -> None:
 
 
 @virtual
+async def test_many_breakers_make_nobody_late() -> None:
+    """One after the other their writes would take four seconds here, and be stale by the next."""
+    local = Local()
+    names = [POLICY.name, *(f"b{number}" for number in range(39))]
+    await local.machine.reload(*names)
+
+    async def far(key: str, value: bytes) -> None:
+        await asyncio.sleep(0.1)
+        await local._note(key, value)
+
+    local.machine.link.hooks["put"] = far
+    began = now()
+    for cell in local.machine.board.cells.values():
+        await local.reporter.post(cell, Post(instance="c-1", count_fail=1))
+    await asyncio.sleep(1.0)
+    assert len(local.writes) == len(names)
+    assert max(at for at, _, _ in local.writes) - began < 0.1 * (len(names) / MAX_PARALLEL + 1)
+    await local.machine.tasks.stop_all()
+
+
+@virtual
 async def test_posts_that_come_together_go_out_together() -> None:
     """Many instances at once: each once, no more than some at the same time."""
     local = Local()
