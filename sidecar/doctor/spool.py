@@ -11,6 +11,7 @@ from pathlib import Path
 from sidecar.doctor.files import own_it, to_be_made, writable
 from sidecar.doctor.findings import Finding, fault, fine, warning
 from sidecar.publish.deadletters import FILE, MAX_BYTES
+from sidecar.spool.folder import is_spool
 
 CHECK = "spool.dir"
 SLOW_S = 0.1
@@ -32,6 +33,9 @@ def folder(path: str, max_bytes: int, environ: Mapping[str, str]) -> Iterator[Fi
         return
     if not place.is_dir():
         yield fault(CHECK, "is no folder", f"move {path} away, or name a folder", CHECK, path)
+        return
+    if is_spool(place):
+        yield fault(CHECK, "is a spool itself", "name the folder that it is in", CHECK, path)
         return
     if not writable(place):
         yield fault(CHECK, "this user can't write into it", own_it(place), CHECK, path)

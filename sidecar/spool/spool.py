@@ -18,13 +18,13 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
-from sidecar.core.errors import SpoolClosed, SpoolFault, SpoolFull
+from sidecar.core.errors import SpoolClosed, SpoolFault, SpoolFormat, SpoolFull
 from sidecar.core.ports import Telemetry
 from sidecar.core.spooling import Adopted, Backlog, NewRecord, SpoolSettings, Stored
 from sidecar.core.types import Scalar
 from sidecar.spool.adopt import Adoption
 from sidecar.spool.files import Files
-from sidecar.spool.folder import Folder, encoded
+from sidecar.spool.folder import Folder, encoded, is_spool
 from sidecar.spool.frames import pack
 from sidecar.spool.keys import SpoolKeys
 from sidecar.spool.ledger import SpooledKey
@@ -361,6 +361,9 @@ def open_vault(
         SpoolFault: it can't be made, read or written.
     """
     try:
+        if is_spool(path.parent):
+            # Whoever adopts that one deletes it, with what would be in here.
+            raise SpoolFormat(f"{path.parent} is a spool itself: name the folder that it is in")
         folder = Folder.take(path, files)
         try:
             found = recover(folder, files, partial(segment_bytes, settings))

@@ -35,6 +35,11 @@ def test_what_is_no_folder_is_a_fault(tmp_path: Path) -> None:
     assert "no folder" in told(list(spool.folder(str(tmp_path / "file"), 1, {})), Level.FAULT)
 
 
+def test_a_spool_is_no_folder_for_spools(tmp_path: Path) -> None:
+    (tmp_path / "format").write_text('{"spool": 1}')
+    assert "spool itself" in told(list(spool.folder(str(tmp_path), 1, {})), Level.FAULT)
+
+
 def test_too_little_room_for_what_may_wait(tmp_path: Path) -> None:
     found = told(list(spool.folder(str(tmp_path), GIB << 20, {})), Level.WARNING)
     assert "spool.max_bytes is" in found

@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.core.errors import SpoolClosed, SpoolDiskFull, SpoolFault, SpoolFull, SpoolTaken
+from sidecar.core.errors import (
+    SpoolClosed,
+    SpoolDiskFull,
+    SpoolFault,
+    SpoolFormat,
+    SpoolFull,
+    SpoolTaken,
+)
 from sidecar.core.spooling import Accepted, Adopted, Claim, Idempotency, Keys, Spool, SpoolSettings
 from sidecar.spool import spool as module
 from sidecar.spool.files import Files
@@ -295,6 +302,11 @@ async def test_what_is_no_folder_is_told_as_such(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     with pytest.raises(SpoolFault, match="plain: Not a directory"):
         await opened(tmp_path / "plain")
+
+
+async def test_a_spool_is_no_folder_for_spools(tmp_path: Path, spool: DiskSpool) -> None:
+    with pytest.raises(SpoolFormat, match="name the folder that it is in"):
+        await opened(tmp_path / "me")
 
 
 # --- adoption -----------------------------------------------------------------------------------
