@@ -131,6 +131,8 @@ class Elector:
             elif self._session is not None and now >= self._renew_at:
                 await self._renew()
             for name in [*self._board.cells, *(set(self._terms) - self._board.cells.keys())]:
+                if self._session is not None and self._clock.now() >= self._renew_at:
+                    break  # the others have their turn behind the renewal
                 await self._consider(name)
             self._end_idle_session()
             await self._leftovers.settle()

@@ -83,6 +83,26 @@ async def test_many_locks_are_given_back_as_quickly_as_one() -> None:
 
 
 @virtual
+async def test_giving_up_many_locks_keeps_the_session_of_the_others_alive() -> None:
+    """One after the other they take longer here than the session lives."""
+    world = World()
+    (first,) = await world.led()
+    names = ("default", *(f"b{number}" for number in range(30)))
+    await first.reload(*names)
+    await until(lambda: all(map(first.evaluates, names)), 30, "all are evaluated")
+
+    async def slow(*_: object) -> None:
+        await asyncio.sleep(TTL_S / 20)
+
+    first.link.hooks["release"] = slow
+    await first.reload("default")
+    for _ in range(40):
+        await asyncio.sleep(TTL_S / 20)
+        assert first.leads
+    assert first.link.calls["release"] == len(names) - 1
+
+
+@virtual
 async def test_a_dead_holder_is_replaced_after_ttl_and_lock_delay() -> None:
     """Nobody is refused more than a few times meanwhile."""
     world = World()
