@@ -128,19 +128,21 @@ def test_the_daemon_lives_with_what_is_forbidden(
     }
     with Daemon(config, program=(*program, sys.executable, "-m", "sidecar")) as daemon:
         daemon.wait_ready(DEADLINE_S)
-        daemon.post("/v1/report", {"instance": "c-1", "count_fail": 25})
-
-        def rejected() -> bool:
-            return daemon.allowed(peek=True).status == 503
-
-        poll_until_sync(rejected, DEADLINE_S, "the breaker opens")
-        assert (tmp_path / "state.json").exists()
-        record = {"value": {"type": "JSON", "data": 1}}
-        bearer = {"Authorization": "Bearer let-me-in"}
-        assert daemon.post("/v1/publish/orders", record, bearer).body["status"] == "spooled"
         began = trace.read_text("utf-8", "replace")
         traced = int(began.split(maxsplit=1)[0])
-        subprocess.run(["kill", "-TERM", str(traced)], check=True)
+        try:
+            daemon.post("/v1/report", {"instance": "c-1", "count_fail": 25})
+
+            def rejected() -> bool:
+                return daemon.allowed(peek=True).status == 503
+
+            poll_until_sync(rejected, DEADLINE_S, "the breaker opens")
+            assert (tmp_path / "state.json").exists()
+            record = {"value": {"type": "JSON", "data": 1}}
+            bearer = {"Authorization": "Bearer let-me-in"}
+            assert daemon.post("/v1/publish/orders", record, bearer).body["status"] == "spooled"
+        finally:  # a strace that is killed would leave it behind
+            subprocess.run(["kill", "-TERM", str(traced)], check=True)
         assert daemon.wait(DEADLINE_S) == 0
     made = re.findall(r"^\d+ +([a-z0-9_]+)\(", trace.read_text("utf-8", "replace"), re.MULTILINE)
     allowed = allowed_calls()
