@@ -58,7 +58,8 @@ spool.add_command(dead_letters)
 def ls(folder: Path | None, output: str, client: Client) -> None:
     """List what waits for Kafka, by topic and partition."""
     if folder is not None:
-        _ls_folder(folder, output)
+        if not _ls_folder(folder, output):
+            click.get_current_context().exit(3)
         return
     answer = client.get("/v1/spool")
     if output == "json":
@@ -109,15 +110,18 @@ def _span(seconds: object) -> str:
     return span(seconds) if isinstance(seconds, int | float) else "-"
 
 
-def _ls_folder(folder: Path, output: str) -> None:
+def _ls_folder(folder: Path, output: str) -> bool:
+    """Whether all of it could be read."""
     from sidecar.spool.offline import kept_at
 
     kept = _read(lambda: list(kept_at(folder)))
+    whole = all(one.fault is None for one in kept)
     if output == "json":
         said = [
             {
                 "spool": one.name,
                 "in_use": one.backlogs is None,
+                "fault": one.fault,
                 "backlogs": [
                     {
                         "topic": b.topic,
@@ -134,16 +138,17 @@ def _ls_folder(folder: Path, output: str) -> None:
             for one in kept
         ]
         click.echo(json.dumps({"spools": said}))
-        return
+        return whole
     rows: list[tuple[object, ...]] = []
     for one in kept:
         for b in one.backlogs or ():
             age = "-" if b.oldest_at is None else span(wall() - b.oldest_at)
             rows.append((one.name, b.topic, placed(b.partition), b.records, b.bytes, age, ""))
         if not one.backlogs:
-            note = "in use: ask its sidecar" if one.backlogs is None else "empty"
+            note = one.fault or ("in use: ask its sidecar" if one.backlogs is None else "empty")
             rows.append((one.name, "", "", "", "", "", note))
     click.echo(table(_KEPT_HEADS, rows))
+    return whole
 
 
 @spool.command()

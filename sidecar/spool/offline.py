@@ -43,6 +43,8 @@ class Kept:
 
     name: str
     backlogs: Sequence[Backlog] | None
+    fault: str | None = None
+    """Why it can't be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,10 +112,10 @@ def spools_at(path: Path) -> list[Path]:
 
 
 def kept_at(path: Path) -> Iterator[Kept]:
-    """What waits in each spool.
+    """What waits in each spool, also beside one that can't be read.
 
     Raises:
-        SpoolFault: one can't be read.
+        SpoolFault: the only one that is meant can't be read.
     """
     for one in spools_at(path):
         try:
@@ -122,6 +124,10 @@ def kept_at(path: Path) -> Iterator[Kept]:
                 yield Kept(name=one.name, backlogs=[view for view in views if view.records])
         except SpoolTaken:
             yield Kept(name=one.name, backlogs=None)
+        except SpoolFault as fault:
+            if one == path:
+                raise
+            yield Kept(name=one.name, backlogs=(), fault=str(fault))
 
 
 def verify(path: Path) -> Iterator[Verified]:

@@ -109,6 +109,23 @@ def test_ls_of_folders(tmp_path: Path, invoke: Invoke) -> None:
     alive.vault.close()
 
 
+def test_ls_shows_the_spools_beside_one_that_can_not_be_read(
+    tmp_path: Path, invoke: Invoke
+) -> None:
+    for name in ("a", "newer", "z"):
+        kept = box(tmp_path, name)
+        kept.append(record())
+        kept.vault.close()
+    (tmp_path / "newer" / "format").write_text('{"spool": 9}')
+    done = invoke("spool", "ls", "--folder", str(tmp_path))
+    assert done.exit_code == 3
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["a", "newer", "z"]
+    assert "has format 9" in done.stdout
+    said = json.loads(invoke("spool", "ls", "--folder", str(tmp_path), "-o", "json").stdout)
+    assert [len(one["backlogs"]) for one in said["spools"]] == [1, 0, 1]
+    assert invoke("spool", "ls", "--folder", str(tmp_path / "newer")).exit_code == 2
+
+
 def test_verify_of_whole_and_damaged_ones(tmp_path: Path, invoke: Invoke) -> None:
     kept = box(tmp_path)
     kept.append(*records(range(20)))
