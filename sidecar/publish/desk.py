@@ -31,6 +31,7 @@ from sidecar.publish.handed import Handing
 from sidecar.publish.lane import Lane
 from sidecar.publish.pair import Pair
 from sidecar.publish.placements import Placements
+from sidecar.publish.priming import prime
 from sidecar.publish.probing import probe
 from sidecar.publish.replay import Replay
 from sidecar.publish.sight import Sight
@@ -106,6 +107,7 @@ class Desk:
             made.incarnation = await self._placements.incarnation(self._around.wall())
             self._around.pair, paired = made, True
         self._around.policy = policy
+        prime(self._around.telemetry, policy)
         self._around.pace.limit = policy.replay_rate
         for name, topic in self.topics.items():
             found = policy.topic(name)
@@ -124,6 +126,7 @@ class Desk:
         Raises:
             SpoolFault: the spool can't be opened, which is clear within that time.
         """
+        prime(self._around.telemetry, self.policy)
         self._tasks.start("probe for publish", partial(probe, self._around, self.topics))
         if self._open_spool is not None:
             self._opening = asyncio.get_running_loop().create_task(
