@@ -34,6 +34,8 @@ REASSERT_GAP_S = 1.0
 """Between two corrections of a foreign write."""
 DENIED_PAUSE_S = 30.0
 """How long not to stand again after the token turned out to lack a right."""
+STOOD_STILL_S = 1.0
+"""A wait that ends later than this after its time: the process was suspended, or got no CPU."""
 MAX_COLLECTED = 32
 """Dead reporters' keys deleted in one tick."""
 
@@ -146,8 +148,20 @@ class Evaluator:
                 await self._override.tend(session)
                 await self._normal.tend(session)
             await self._collect()
-            if await self.wake.wait(self._until_due()):
-                await asyncio.sleep(self._last_round + self._gap_s - self._around.clock.now())
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """Wait for news or until something is due, and keep the gap to the last round."""
+        clock = self._around.clock
+        due = clock.now() + self._until_due()
+        woken = await self.wake.wait(due - clock.now())
+        late = clock.now() - due
+        if woken:
+            due = max(clock.now(), self._last_round + self._gap_s)
+            await asyncio.sleep(due - clock.now())
+            late = max(late, clock.now() - due)
+        if late > STOOD_STILL_S:
+            self._listing.resumed(clock.now())
 
     def _until_due(self) -> float:
         """Seconds until time alone may change something, at most the evaluation interval."""

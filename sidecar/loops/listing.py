@@ -43,6 +43,7 @@ class Listing:
         self._prefix = ""
         self._completed: float | None = None
         self._began = around.clock.now()
+        self._resumed = self._began
         self._any = False
         self._pace = Pace()
         self.reports = Reports(around.wire.decode_report)
@@ -59,7 +60,11 @@ class Listing:
     def given_up(self, now: float) -> bool:
         """True when no read has been completed for too long to go on as evaluator."""
         since = self._completed if self._completed is not None else self._began
-        return now - since >= self.limit_s()
+        return now - max(since, self._resumed) >= self.limit_s()
+
+    def resumed(self, now: float) -> None:
+        """The process stood still until now: what could not be read meanwhile is no failure."""
+        self._resumed = now
 
     @staticmethod
     def _wait_s(policy: Policy) -> float:

@@ -13,7 +13,7 @@ from sidecar.core.ports import Fence, Put
 from sidecar.core.types import Record
 from sidecar.loops.evaluate import DENIED_PAUSE_S
 from tests.unit.loops.machine import POLICY, WALL_AT, WIRE, After, Before, Machine, World
-from tests.unit.loops.virtual import now, until, virtual
+from tests.unit.loops.virtual import now, stand_still, until, virtual
 
 STATE, HISTORY, LOCK = WIRE.state("default"), WIRE.history("default"), WIRE.leader("default")
 AWAY = StoreUnreachable("away")
@@ -282,6 +282,24 @@ async def test_who_cannot_read_the_reports_lets_go() -> None:
     assert after.seq > half.seq
     assert after.evaluator == second.name
     assert after.open_count == half.open_count == 1
+
+
+@virtual
+@pytest.mark.parametrize("busy", [False, True])
+async def test_who_stood_still_has_not_failed_to_read(busy: bool) -> None:
+    """A machine that slept, waiting or in the gap behind a round, is back with its next session."""
+    world = World()
+    (first,) = await world.led()
+    await world.pass_time(10.0)
+    if busy:
+        await world.report(fail=1)
+        await world.pass_time(0.01)
+    stand_still(60.0)
+    await until(lambda: first.said("stood_down"), 5, "its session is over")
+    assert await until(lambda: first.leads, 30, "it leads again") < 3.0
+    assert {one["why"] for one in first.said("stood_down")} == {
+        "the session could not be renewed in time"
+    }
 
 
 @virtual

@@ -39,6 +39,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Seconds of the story."""
         return self._instant.now
 
+    def stand_still(self, seconds: float) -> None:
+        """So much of it passes at once."""
+        self._instant.now += seconds
+
 
 def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
     """Run a test on such a loop."""
@@ -54,6 +58,13 @@ def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 def now() -> float:
     """Seconds of the story."""
     return asyncio.get_running_loop().time()
+
+
+def stand_still(seconds: float) -> None:
+    """Time goes on, and nobody does: every timer until then is late, as after a suspend."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    loop.stand_still(seconds)
 
 
 def pause_s(waited_s: float) -> float:
