@@ -167,22 +167,30 @@ class Runner(Generic[T]):
         tasks.append(asyncio.create_task(self._watch(), name="breaker-watch"))
         if self._reporter is not None:
             tasks.append(asyncio.create_task(self._reporter.run(), name="breaker-report"))
-        joining = asyncio.gather(*(side.source.start(side.keeper) for side in self._parts.sides))
-        stopping = asyncio.create_task(self._stopping.wait(), name="breaker-stopping")
-        both: list[asyncio.Future[Any]] = [joining, stopping]
-        try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            if joining.done():
-                joining.result()
-        finally:
-            joining.cancel()
-            stopping.cancel()
-            await asyncio.wait(both)
+        await self._join()
         if self._stopping.is_set():
             return
         for side in self._parts.sides:
             tasks.append(asyncio.create_task(side.reader.run(), name="breaker-read"))
             tasks.append(asyncio.create_task(side.keeper.run(), name="breaker-commit"))
+
+    async def _join(self) -> None:
+        """Until all sides have joined, or it is stopped. Raises SourceError."""
+        sides = self._parts.sides
+        joining = [
+            asyncio.create_task(side.source.start(side.keeper), name="breaker-join")
+            for side in sides
+        ]
+        stopping = asyncio.create_task(self._stopping.wait(), name="breaker-stopping")
+        try:
+            while not stopping.done() and not all(task.done() for task in joining):
+                left = [task for task in (stopping, *joining) if not task.done()]
+                await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+                for task in joining:
+                    if task.done():
+                        task.result()
+        finally:
+            await _cancel([stopping, *joining], within_s=None)
 
     async def _make_topics(self) -> None:
         policy = self._parts.work.policy
@@ -250,11 +258,11 @@ def _reporter(report: Report | None, parts: Parts) -> Reporter | None:
     return None if report is None else Reporter(parts.flow, parts.sides[0].source, report)
 
 
-async def _cancel(tasks: Collection[asyncio.Task[None]]) -> None:
+async def _cancel(tasks: Collection[asyncio.Task[Any]], within_s: float | None = 5.0) -> None:
     for task in tasks:
         task.cancel()
     if tasks:
-        await asyncio.wait(tasks, timeout=5.0)
+        await asyncio.wait(tasks, timeout=within_s)
     for task in tasks:
         if task.done() and not task.cancelled():
             task.exception()  # told already, or of no interest any more

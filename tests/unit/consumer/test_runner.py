@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import time
 from collections.abc import Awaitable, Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,12 @@ from sidecar.consumer import (
     RetryPolicy,
     Runner,
     RunnerFailed,
+    SourceError,
     SqliteStore,
     Store,
     StoreFailed,
 )
+from sidecar.consumer.source import Listener
 from tests.servers import poll_until
 from tests.unit.consumer.fake import PATIENCE_S, FakeSource
 from tests.unit.consumer.records import Rec
@@ -126,3 +130,46 @@ async def test_it_does_not_begin_with_a_store_that_is_of_no_use(
     with pytest.raises(StoreFailed):
         await runner(handler, source, store=store).run(signals=False)
     assert handler.handled == []
+
+
+class Joining(FakeSource):
+    """A source whose group never agrees, or that fails at once."""
+
+    def __init__(self, fault: SourceError | None) -> None:
+        super().__init__()
+        self.begun = asyncio.Event()
+        self.left = False
+        self._fault = fault
+
+    async def start(self, listener: Listener) -> None:
+        self.begun.set()
+        try:
+            if self._fault is not None:
+                raise self._fault
+            await asyncio.Event().wait()
+        finally:
+            self.left = True
+
+
+@pytest.mark.parametrize("fault", [None, SourceError("away")], ids=["stopped", "failed"])
+async def test_an_end_while_it_joins_leaves_nothing_behind(
+    caplog: pytest.LogCaptureFixture, fault: SourceError | None
+) -> None:
+    sides: list[Joining] = []
+
+    def made(topics: Collection[str], group: str) -> Joining:
+        sides.append(Joining(None if sides else fault))
+        return sides[-1]
+
+    running = Runner("orders", group="g", handler=Handling(), create_topics=False, source=made)
+    task = asyncio.create_task(running.run(signals=False))
+    for side in sides:
+        await side.begun.wait()
+    if fault is None:
+        running.stop()
+    with suppress(SourceError) if fault is None else pytest.raises(SourceError, match="away"):
+        await asyncio.wait_for(task, PATIENCE_S)
+    assert [side.left for side in sides] == [True, True]
+    del task
+    gc.collect()
+    assert not [record for record in caplog.records if record.name == "asyncio"]
