@@ -12,6 +12,7 @@ from aiokafka.errors import IllegalStateError, KafkaError
 
 from sidecar.consumer.closing import close, hear_commits
 from sidecar.consumer.source import Place, Record, SourceError
+from sidecar.consumer.taking import FAULTS, take
 from sidecar.consumer.told import words
 
 log = logging.getLogger(__name__)
@@ -99,12 +100,9 @@ class Cluster:
         self._consumer.resume(*(TopicPartition(*place) for place in self._paused - full))
         self._paused = full
         try:
-            batch: Mapping[Place, Sequence[Record]] = await self._consumer.getmany(
-                timeout_ms=round(wait_s * 1000), max_records=most
-            )
-        except (KafkaError, OSError) as error:
+            return await take(self._consumer, most, wait_s)
+        except FAULTS as error:
             raise SourceError(f"the {self.name} cluster: {words(error)}") from error
-        return batch
 
     async def commit(self, positions: Mapping[Place, Kept]) -> None:
         """The offsets to go on from, and the notes. Raises SourceError."""

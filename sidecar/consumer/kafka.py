@@ -13,6 +13,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from sidecar.consumer.closing import close, hear_commits
 from sidecar.consumer.source import Listener, NotOurs, Place, Record, SourceError
+from sidecar.consumer.taking import FAULTS, take
 from sidecar.consumer.told import words
 
 log = logging.getLogger(__name__)
@@ -85,12 +86,9 @@ class KafkaSource:
         # Without a timeout of ours: that would take a task, and with it a step between taking and
         # handing over. During a rebalance this waits until the group agrees, as it should.
         try:
-            batch: Mapping[Place, Sequence[Record]] = await self._consumer.getmany(
-                timeout_ms=round(wait_s * 1000), max_records=most
-            )
-        except (KafkaError, OSError) as error:
+            return await take(self._consumer, most, wait_s)
+        except FAULTS as error:
             raise SourceError(words(error)) from error
-        return batch
 
     def pause(self, places: Collection[Place]) -> None:
         """`poll` brings nothing of these until they are resumed."""

@@ -89,13 +89,21 @@ class Parts:
         self.sides: list[Side] = []
 
     def read(self, topics: Collection[str], make: MakeSource) -> None:
-        """Add what reads these topics, and what reads their retry topics if there are any."""
+        """Add what reads these topics, and what reads their retry topics if there are any.
+
+        Raises:
+            ValueError: there are no topics, or one is another's retry topic.
+        """
+        if not topics:
+            raise ValueError("no topics: there is nothing to read")
         self.add(make(topics, self.group), {topic: (topic, 0) for topic in topics})
         later = {
             name: (topic, tier)
             for topic in topics
             for tier, name in enumerate(self.work.policy.topics(topic), start=1)
         }
+        if twice := set(topics) & set(later):
+            raise ValueError(f"{', '.join(sorted(twice))}: a retry topic of another one of them")
         if later:
             # With a consumer of their own: one that waits for events of retry topics, of which
             # there are few, would keep those of the topics themselves waiting.

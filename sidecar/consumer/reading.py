@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,8 +12,6 @@ from sidecar.consumer.flow import Flow, Shard
 from sidecar.consumer.headers import DUE_AT, number_of
 from sidecar.consumer.retry import RetryPolicy, backoff_ceiling_s
 from sidecar.consumer.source import Place, Record, Source, SourceError
-
-log = logging.getLogger(__name__)
 
 POLL_S = 0.1
 """How long a poll waits for events; how late a partition may be resumed at most."""
@@ -74,7 +71,7 @@ class Reader:
                 await self._turn()
             except SourceError as error:
                 failed += 1
-                log.log(logging.WARNING if failed == 1 else logging.DEBUG, "can't read: %s", error)
+                self._flow.told.note("can't read", str(error))
                 ceiling_s = backoff_ceiling_s(failed, FIRST_PAUSE_S, MOST_PAUSE_S)
                 await asyncio.sleep(ceiling_s * random.random())  # noqa: S311 - spreads only
             else:

@@ -141,6 +141,28 @@ async def test_of_a_topic_written_by_transactions_all_is_committed_and_there_is_
     assert seen == [b"good"]
 
 
+async def test_a_topic_that_can_not_be_read_takes_nothing_away_from_another(
+    kafka: Kafka, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aiokafka.codec.has_zstd", lambda: False)
+    packed = kafka.create_topic(f"{topic}-packed", compression_type="zstd")
+    handled: set[bytes] = set()
+
+    async def handle(event: Event[bytes]) -> None:
+        handled.add(event.value)
+
+    both = Runner([topic, packed], group=topic, handler=handle, bootstrap_servers=kafka.bootstrap)
+    async with running(both), AIOKafkaProducer(**kafka.client_options()) as producer:
+        for n in range(300):
+            await producer.send(packed, b"packed")
+            await producer.send_and_wait(topic, b"%d" % n)
+        await poll_until(
+            lambda: sum(kafka.committed(topic, topic).values()) == 300, PATIENCE_S, "committed"
+        )
+        assert handled == {b"%d" % n for n in range(300)}
+    assert not kafka.committed(topic, packed)
+
+
 async def test_without_its_dead_letter_topic_an_event_stays_uncommitted(
     kafka: Kafka, topic: str
 ) -> None:

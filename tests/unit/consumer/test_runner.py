@@ -62,6 +62,14 @@ def test_retry_topics_are_read_by_a_group_of_their_own(
     assert asked == [(["a", "b"], "g"), *([(later, "g.retry")] if later else [])]
 
 
+@pytest.mark.parametrize(
+    ("topics", "why"), [([], "no topics"), (["a", "b", "a.retry.2"], "a.retry.2: a retry topic")]
+)
+def test_topics_that_make_no_sense_together_are_refused(topics: list[str], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Runner(topics, group="g", handler=Handling())
+
+
 async def test_a_handler_that_is_no_coroutine_function_is_given_one_event_and_no_more() -> None:
     handled: list[Event[bytes]] = []
     source = FakeSource()
