@@ -203,6 +203,8 @@ class DeadLetters:
             TopicPartition(t["topic"], p["partition"]) for t in described for p in t["partitions"]
         ]
         async with asyncio.timeout(self._timeout_s):
+            # All of them at once: of each that it must find itself, aiokafka asks one by one.
+            await consumer._client.set_topics(topics)
             return await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
 
     @asynccontextmanager

@@ -30,7 +30,9 @@ class Told:
     def note(self, kind: str, what: str) -> None:
         """It happened."""
         self._untold[kind] += 1
-        self._last[kind] = what
+        self._last[kind] = " ".join(
+            what.splitlines()
+        )  # an event's own words make no line of the log
         self.tell()
 
     def tell(self, *, at_once: bool = False) -> None:

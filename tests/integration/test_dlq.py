@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.client import AIOKafkaClient
 from click.testing import CliRunner, Result
 
 from sidecar.cli.main import cli
+from sidecar.consumer.dlq import DeadLetters
 from sidecar.consumer.headers import origin_of, written
 from tests.kafka import Kafka, blocking
 from tests.unit.consumer.records import Rec
@@ -61,6 +64,29 @@ def run(kafka: Kafka) -> Run:
 def told(result: Result) -> Any:
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
+
+
+async def test_many_topics_take_hardly_longer_than_one(
+    kafka: Kafka, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{prefix}-{n}.dlq" for n in range(20)]
+
+    async def make(admin: AIOKafkaAdminClient) -> None:
+        await admin.create_topics([NewTopic(name, 1, 1) for name in names])
+
+    kafka.ask(make)
+    updates = 0
+    update = AIOKafkaClient.force_metadata_update
+
+    def counted(client: AIOKafkaClient) -> Any:
+        nonlocal updates
+        updates += 1
+        return update(client)
+
+    monkeypatch.setattr(AIOKafkaClient, "force_metadata_update", counted)
+    counts = await DeadLetters(kafka.client_options(), 20.0).topics()
+    assert [counts[name] for name in names] == [0] * len(names)
+    assert updates < len(names)
 
 
 def test_looking_and_filtering(run: Run, orders: str) -> None:

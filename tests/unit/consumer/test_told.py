@@ -29,7 +29,7 @@ def test_the_first_is_told_at_once_and_the_rest_by_its_number(
     told.tell()
     told.tell()
     told.note("to o.dlq", "o[0]@5")
-    told.note("to o.dlq", "o[0]@6")
+    told.note("to o.dlq", "o[0]@6\nand a second line")
     told.tell()
     told.tell(at_once=True)
     told.tell(at_once=True)
@@ -37,7 +37,7 @@ def test_the_first_is_told_at_once_and_the_rest_by_its_number(
         "to o.dlq: o[0]@0",
         "to p.dlq: p[0]@7",
         "to o.dlq: 4 more, the last: o[0]@4",
-        "to o.dlq: 2 more, the last: o[0]@6",
+        "to o.dlq: 2 more, the last: o[0]@6 and a second line",
     ]
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
