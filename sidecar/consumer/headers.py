@@ -6,6 +6,7 @@ the rest is read on retry and dead-letter topics alone, which the kit itself wri
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,7 @@ MOST_ERROR_BYTES = 2048
 MOST_STACK_BYTES = 8192
 SLIM_ERROR_BYTES = 200
 _MOST_DIGITS = 19
+_RETRY = re.compile(r"\.retry\.[0-9]+$")
 
 Header = tuple[str, bytes]
 
@@ -89,8 +91,9 @@ def origin_of(record: Record, *, moved: bool) -> Origin:
     replays = number_of(headers, REPLAYS) or 0 if headers else 0
     topic = text_of(headers, TOPIC) if moved else None
     if topic is None:
+        # Somebody else put it there: all that is known is what the retry topic's name says.
         return Origin(
-            topic=record.topic,
+            topic=_RETRY.sub("", record.topic) if moved else record.topic,
             partition=record.partition,
             offset=record.offset,
             timestamp_ms=record.timestamp,

@@ -162,6 +162,21 @@ async def test_on_a_retry_topic_each_waits_until_it_is_due_and_then_dies_if_it_m
     assert text_of(headers_of_it, "breaker-reason") == "exhausted"
 
 
+async def test_what_somebody_else_put_on_a_retry_topic_is_an_event_of_the_topic_itself() -> None:
+    topics: list[str] = []
+
+    async def handle(event: Event[bytes]) -> None:
+        topics.append(event.topic)
+        raise ConnectionError("away")
+
+    kit = Kit(handle)
+    kit.source.add(Rec(topic="orders.retry.1"))
+    async with kit.running():
+        await poll_until(lambda: kit.sink.sent, PATIENCE_S, "it is set aside")
+    assert set(topics) == {"orders"}
+    assert [topic for topic, *_ in kit.sink.sent] == ["orders.dlq"]
+
+
 async def test_what_can_not_be_written_elsewhere_is_not_committed() -> None:
     async def handle(event: Event[bytes]) -> None:
         if event.value == b"2":
