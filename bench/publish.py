@@ -1,7 +1,9 @@
 """Publishing over HTTP: records taken durably, the replay, and `/allowed` beside it all.
 
 The daemon has a core to itself, wrk and Kafka share the other one. The bare disk, a bare handler
-and a bare producer are measured in the same run, on the same file system and the same core.
+and a bare producer are measured in the same run, on the same file system and the same core. What
+goes to the disk alone is measured while there is no Kafka: that is what the disk is for, and even
+an idle Kafka takes the core from wrk for milliseconds at a time.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,11 @@ FOLDER = "/var/tmp"
 SMALL, LARGE = 200, 10_000
 FRAMED = SMALL + 60
 """Bytes of a small record in the spool, about."""
-CONNECTIONS = (1, 8, 64)
-BATCHES = ((100, SMALL), (1000, SMALL), (100, LARGE), (1000, LARGE))
+CONNECTIONS = (64, 8, 1)
+BATCHES = (1000, 100)
 TOPIC = "bench"
+NOWHERE = "127.0.0.1:1"
+"""Nobody listens there."""
 REPLAYED = 100_000
 WANTED = 60_000.0
 """Records a second in batches of 1,000."""
@@ -80,31 +83,38 @@ class _Bench:
         self._post = same(folder, "plain", os.urandom(SMALL), RAW)
         self.figures = _Figures()
 
-    def round(self) -> None:
-        """Everything that is compared, once."""
+    def small_round(self) -> None:
+        """Small records once, beside what they are compared with."""
         figures, seconds = self.figures, self._seconds
+        figures.handler.append(wrk(self._plain, 64, seconds, script=self._post))
         with on_core(SERVER_CORE):
             syncs = bare_writes(self._folder, FRAMED, seconds)
-            written = bare_writes(self._folder, LARGE * 1000, seconds)
         figures.sync_p50_ms.append(percentile(syncs, 0.5) * 1000)
         figures.sync_p99_ms.append(percentile(syncs, 0.99) * 1000)
-        figures.sequential.append(LARGE * 1000 / statistics.mean(written) / 1e6)
-        figures.handler.append(wrk(self._plain, 64, seconds, script=self._post))
-        self.hand_over(TOPIC, figures)
+        self.hand_over(TOPIC, SMALL, figures)
 
-    def hand_over(self, topic: str, figures: _Figures) -> None:
+    def large_round(self) -> None:
+        """Large ones."""
+        figures, seconds = self.figures, self._seconds
+        with on_core(SERVER_CORE):
+            written = bare_writes(self._folder, LARGE * 1000, seconds)
+        figures.sequential.append(LARGE * 1000 / statistics.mean(written) / 1e6)
+        self.hand_over(TOPIC, LARGE, figures)
+
+    def hand_over(self, topic: str, size: int, figures: _Figures) -> None:
         """Records by themselves and in batches."""
-        for size, callers in product((SMALL, LARGE), CONNECTIONS):
+        for callers in CONNECTIONS:
             load = self._sender.send(topic, 1, size, callers, self._seconds)
             figures.single[callers, size].append(load)
-        for records, size in BATCHES:
+        for records in BATCHES:
             load = self._sender.send(topic, records, size, BATCH_CALLERS, self._seconds)
             figures.batch[records, size].append(load)
 
     def straight(self) -> _Figures:
         """The same to Kafka, once."""
         figures = _Figures()
-        self.hand_over("straight", figures)
+        for size in (SMALL, LARGE):
+            self.hand_over("straight", size, figures)
         return figures
 
     def _allowed(self, seconds: int) -> Load:
@@ -126,10 +136,10 @@ class _Bench:
             yield from _allowed_rows(f"while {what}", found, quiet, f"{rate:,.0f} records/s")
 
 
-def _config(kafka: Kafka, folder: Path) -> dict[str, Any]:
+def _config(servers: str, folder: Path) -> dict[str, Any]:
     return {
         "store": "memory",
-        "kafka": {"bootstrap_servers": kafka.bootstrap.split(",")},
+        "kafka": {"bootstrap_servers": servers.split(",")},
         "spool": {
             "dir": str(folder),
             "max_bytes": PLENTY,
@@ -162,27 +172,39 @@ def measure(*, quick: bool) -> Iterator[Row]:
         folder = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="breaker-publish-", dir=FOLDER))
         )
+        with on_core(SERVER_CORE):
+            _, port = stack.enter_context(plain.serving())
+        yield from _to_disk(folder, port, rounds, seconds)
         with on_core(CLIENT_CORE):
             kafka = stack.enter_context(Kafka())
         for topic in (TOPIC, "straight", "again"):
             kafka.create_topic(topic)
         with on_core(SERVER_CORE):
-            _, port = stack.enter_context(plain.serving())
-            daemon = stack.enter_context(Daemon(_config(kafka, folder / "spool")))
+            daemon = stack.enter_context(Daemon(_config(kafka.bootstrap, folder / "present")))
         yield _replay(daemon, kafka, 20_000 if quick else REPLAYED, 1 if quick else 3)
+        straight = _Bench(daemon, folder, port, seconds).straight()
+        yield from _single(straight, "to Kafka")
+        yield from _batches(straight, "to Kafka")
+
+
+def _to_disk(folder: Path, port: int, rounds: int, seconds: int) -> Iterator[Row]:
+    """What is taken while Kafka is away."""
+    with contextlib.ExitStack() as stack:
+        with on_core(SERVER_CORE):
+            daemon = stack.enter_context(Daemon(_config(NOWHERE, folder / "away")))
         bench = _Bench(daemon, folder, port, seconds)
-        daemon.request("POST", f"/v1/spool/{TOPIC}/pause", b"")
+        # First what writes little: for a while after gigabytes disk and kernel are busy with them.
         for _ in range(rounds):
-            bench.round()
+            bench.small_round()
+        allowed = list(bench.beside())
+        for _ in range(rounds):
+            bench.large_round()
         yield from _disk(bench.figures)
         yield from _single(bench.figures, "to disk")
         yield _tail(bench.figures)
         yield from _batches(bench.figures, "to disk")
         yield from _small_and_large(bench.figures)
-        straight = bench.straight()
-        yield from _single(straight, "to Kafka")
-        yield from _batches(straight, "to Kafka")
-        yield from bench.beside()
+        yield from allowed
 
 
 # --- rows ----------------------------------------------------------------------------------

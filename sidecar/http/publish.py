@@ -155,7 +155,11 @@ class Publish:
         arrived: Callable[[int], None],
     ) -> web.Response:
         topic = request.match_info["topic"]
-        found, single, once = await _handed_over(request, publishing.policy, arrived)
+        body = await _body(request, publishing.policy, arrived)
+        # It stays to the end: room that is given back here has to be asked for anew for the next
+        # one, page by page, which costs more than all else that is done with a large one.
+        pieces, single = drafts.read(request, body, publishing.policy.max_record_bytes)
+        found, once = await _all(pieces), await _once(request, body)
         outcomes = await self._outcomes(publishing, topic, found, delivered, once)
         if single:
             return _one(topic, outcomes[0])
@@ -239,15 +243,13 @@ def _largest(limits: PublishPolicy) -> int:
     return min(limits.max_request_bytes, limits.max_outstanding_bytes)
 
 
-async def _handed_over(
+async def _body(
     request: web.Request, limits: PublishPolicy, arrived: Callable[[int], None]
-) -> tuple[list[drafts.Drafted], bool, tuple[str, bytes] | None]:
-    """The records, whether it is one alone, and the idempotency key."""
+) -> bytes:
     body = await bodies.any_body(request, _largest(limits), arrived)
     if len(body) >= LARGE_BYTES:
         await asyncio.sleep(0)  # it was put together now
-    pieces, single = drafts.read(request, body, limits.max_record_bytes)
-    return await _all(pieces), single, await _once(request, body)
+    return body
 
 
 async def _all(pieces: Iterator[list[drafts.Drafted]]) -> list[drafts.Drafted]:
