@@ -16,7 +16,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -225,20 +225,25 @@ def _disk(figures: _Figures) -> Iterator[Row]:
         section=SECTION,
         what=f"aiohttp alone: a POST of {SMALL} B is answered, 64 connections",
         unit="1/s",
+        note=_latencies(figures.handler),  # without a disk: what the machine itself does to them
     )
 
 
 def _single(figures: _Figures, way: str) -> Iterator[Row]:
     for (callers, size), loads in figures.single.items():
-        middle = statistics.median(load.p50_us for load in loads) / 1000
-        high = statistics.median(load.p99_us for load in loads) / 1000
         yield Row.over(
             (load.rate for load in loads),
             section=SECTION,
             what=f"{way}: single records of {size:,} B, {callers} connection{'s'[: callers - 1]}",
             unit="records/s",
-            note=f"p50 {middle:.2f} ms, p99 {high:.2f} ms",
+            note=_latencies(loads),
         )
+
+
+def _latencies(loads: Sequence[Load]) -> str:
+    middle = statistics.median(load.p50_us for load in loads) / 1000
+    high = statistics.median(load.p99_us for load in loads) / 1000
+    return f"p50 {middle:.2f} ms, p99 {high:.2f} ms"
 
 
 def _tail(figures: _Figures) -> Row:
