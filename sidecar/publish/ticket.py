@@ -54,11 +54,14 @@ class Ticket:
 
     def settle(self, index: int, outcome: Outcome) -> None:
         """A record's final outcome; what comes later its sender doesn't hear."""
-        if not self._open[index]:
-            self._too_late(index, outcome)
-            return
-        if self.under_way:
-            self.under_way.discard(index)
+        under_way = index in self.under_way
+        self.under_way.discard(index)
+        if self._open[index]:
+            self._close(index, outcome)
+        elif under_way and self.late is not None:
+            self.late(index, outcome)
+
+    def _close(self, index: int, outcome: Outcome) -> None:
         self._open[index] = 0
         self.outcomes[index] = outcome
         self._left -= 1
@@ -66,12 +69,6 @@ class Ticket:
             self._settled([one for one in self.outcomes if one is not None])
             if not self.done.done():
                 self.done.set_result(None)
-
-    def _too_late(self, index: int, outcome: Outcome) -> None:
-        if index in self.under_way:
-            self.under_way.discard(index)
-            if self.late is not None:
-                self.late(index, outcome)
 
     def be_content(self) -> None:
         """Its sender waits for Kafka no longer: what was noted is final, what comes is at once."""
@@ -84,11 +81,9 @@ class Ticket:
     def finish(self, otherwise: Outcome) -> list[Outcome]:
         """Its time is over: what was noted holds, and `otherwise` where nothing was."""
         self.given_up = True
-        under_way, self.under_way = self.under_way, set()  # which they are all the same
         for index, still in enumerate(self._open):
             if still:
-                self.settle(index, self.outcomes[index] or otherwise)
-        self.under_way = under_way
+                self._close(index, self.outcomes[index] or otherwise)  # it stays under way
         return [outcome or otherwise for outcome in self.outcomes]
 
 

@@ -289,9 +289,7 @@ class Topic:
         # Most requests have one record, and there are many of them.
         kinds = Counter(map(type, outcomes)) if len(outcomes) > 1 else {type(outcomes[0]): 1}
         for kind, records in kinds.items():
-            self.around.telemetry.count(
-                names.PUBLISH_RECORDS, records, topic=self.label, outcome=_TOLD[kind]
-            )
+            self._count(kind, records)
             if kind is Dropped or kind is Refused:
                 last = next(one for one in reversed(outcomes) if type(one) is kind)
                 if isinstance(last, Dropped):
@@ -308,15 +306,18 @@ class Topic:
             return
         self.outstanding -= 1
         if not self._uncounted:
-            asyncio.get_running_loop().call_soon(self._count)
+            asyncio.get_running_loop().call_soon(self._count_single)
         self._uncounted[kind] = self._uncounted.get(kind, 0) + 1
 
-    def _count(self) -> None:
+    def _count_single(self) -> None:
         for kind, records in self._uncounted.items():
-            self.around.telemetry.count(
-                names.PUBLISH_RECORDS, records, topic=self.label, outcome=_TOLD[kind]
-            )
+            self._count(kind, records)
         self._uncounted.clear()
+
+    def _count(self, kind: type[Outcome], records: int) -> None:
+        self.around.telemetry.count(
+            names.PUBLISH_RECORDS, records, topic=self.label, outcome=_TOLD[kind]
+        )
 
     def _sample(self, event: str, records: int, why: str) -> None:
         self._untold[event] = self._untold.get(event, 0) + records

@@ -220,28 +220,14 @@ def import_into(root: Path, records: Iterable[tuple[str, int, NewRecord]]) -> tu
         _clear(root)
         made = root / f".import-{secrets.token_hex(4)}"
         vault = open_vault(made, _SETTINGS, _Silent(), files, time.time)
-        count, content = 0, blake2b(digest_size=8)
         try:
-            for (topic, partition), some in groupby(chain(first, given), key=lambda one: one[:2]):
-                encoded(topic)
-                packed, held = [], 0
-                for _, _, record in some:
-                    packed.append(pack(record))
-                    held += size_of(packed[-1:])
-                    content.update(b"%d/%b" % (partition, topic.encode()))
-                    content.update(packed[-1].head + packed[-1].value)
-                    if len(packed) >= _TOGETHER or held >= _TOGETHER_BYTES:
-                        _append(vault, topic, partition, packed)
-                        count, packed, held = count + len(packed), [], 0
-                if packed:
-                    _append(vault, topic, partition, packed)
-                    count += len(packed)
+            count, digest = _fill(vault, chain(first, given))
         except BaseException:
             vault.close()
             _clear(root)
             raise
         vault.close()
-        name = f"import-{content.hexdigest()}"
+        name = f"import-{digest}"
         if (root / name).exists():
             _clear(root)
             raise SpoolFault(f"{root / name} is there already: the very same was imported before")
@@ -249,6 +235,27 @@ def import_into(root: Path, records: Iterable[tuple[str, int, NewRecord]]) -> tu
         files.rename(made, root / name)
         files.sync_folder(root)
     return name, count
+
+
+def _fill(vault: Vault, records: Iterable[tuple[str, int, NewRecord]]) -> tuple[int, str]:
+    """Append all of them; how many they are, and a digest of their content."""
+    count, content = 0, blake2b(digest_size=8)
+    for (topic, partition), some in groupby(records, key=lambda one: one[:2]):
+        encoded(topic)
+        packed: list[Packed] = []
+        held = 0
+        for _, _, record in some:
+            packed.append(pack(record))
+            held += size_of(packed[-1:])
+            content.update(b"%d/%b" % (partition, topic.encode()))
+            content.update(packed[-1].head + packed[-1].value)
+            if len(packed) >= _TOGETHER or held >= _TOGETHER_BYTES:
+                _append(vault, topic, partition, packed)
+                count, packed, held = count + len(packed), [], 0
+        if packed:
+            _append(vault, topic, partition, packed)
+            count += len(packed)
+    return count, content.hexdigest()
 
 
 def _give(made: Path, like: os.stat_result) -> None:
