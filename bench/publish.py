@@ -83,6 +83,10 @@ class _Bench:
         self._post = same(folder, "plain", os.urandom(SMALL), RAW)
         self.figures = _Figures()
 
+    def learn(self) -> None:
+        """Let the daemon find out that Kafka is away: until then each record waits for that."""
+        self._sender.send(TOPIC, 1, SMALL, 64, 1)
+
     def small_round(self) -> None:
         """Small records once, beside what they are compared with."""
         figures, seconds = self.figures, self._seconds
@@ -193,6 +197,7 @@ def _to_disk(folder: Path, port: int, rounds: int, seconds: int) -> Iterator[Row
         with on_core(SERVER_CORE):
             daemon = stack.enter_context(Daemon(_config(NOWHERE, folder / "away")))
         bench = _Bench(daemon, folder, port, seconds)
+        bench.learn()
         # First what writes little: for a while after gigabytes disk and kernel are busy with them.
         for _ in range(rounds):
             bench.small_round()

@@ -17,6 +17,9 @@ from sidecar.publish.letters import Letter
 from sidecar.telemetry import names
 
 BATCH_RECORDS: Final = 2_000
+TRIAL_RECORDS: Final = 50
+"""What is tried with after a failure. Each trial in an outage is read and packed in vain, and
+thousands at a time would take the loop from those who hand records over."""
 BACKOFF_S: Final = 0.25
 MAX_BACKOFF_S: Final = 5.0
 WITHIN_S: Final = 5.0
@@ -121,7 +124,7 @@ class Replay:
         if ends and self._failures == 0 and self._topic.policy.outage is not Outage.SPOOL_ALL:
             self._lane.gate.hold(self._around.now())
         self._around.pace.sent(len(batch), self._around.now())
-        if not ends:
+        if not ends and not self._failures:
             self._ahead = asyncio.get_running_loop().create_task(
                 self._read(last), name=f"read ahead {self._name}/{self._partition}"
             )
@@ -239,6 +242,7 @@ class Replay:
             self._tell(names.REPLAY_WAITS, why, "warning")
         pause_s = min(MAX_BACKOFF_S, BACKOFF_S * 2.0 ** min(self._failures, 16))
         self._failures += 1
+        self._most = min(self._most, TRIAL_RECORDS)
         await asyncio.sleep(pause_s * (0.5 + 0.5 * self._around.draw()))
 
     def _drop_ahead(self) -> None:

@@ -47,6 +47,10 @@ class Files:
         if not os.fstat(fd).st_nlink:
             raise FileNotFoundError(errno.ENOENT, "the file was deleted")
 
+    def forget(self, fd: int, offset: int, size: int) -> None:
+        """Let the kernel drop its copy in memory of bytes that are synced."""
+        os.posix_fadvise(fd, offset, size, os.POSIX_FADV_DONTNEED)
+
     def truncate(self, fd: int, size: int) -> None:
         """Cut a file off."""
         os.ftruncate(fd, size)

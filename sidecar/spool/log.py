@@ -6,6 +6,7 @@ anywhere.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -186,6 +187,7 @@ class Log:
             active.first_at = staged.first_at
         if staged.end // MARK_BYTES > active.end // MARK_BYTES:
             self.unmarked[active.path.name] = active
+            self._forget(active.end // MARK_BYTES * MARK_BYTES, staged.end)
         active.end, active.last_at = staged.end, staged.last_at
         active.last_ordinal += staged.records
         self.next_seq += staged.records
@@ -194,6 +196,14 @@ class Log:
         if self._oldest_at is None:
             self._oldest_at = staged.first_at
         self.view = self._look()
+
+    def _forget(self, start: int, end: int) -> None:
+        """Don't keep in memory what nobody reads for long: the cache of gigabytes that wait counts
+        as ours where memory is limited, and gets its pages at a price."""
+        reads = self._handed[-1].segment if self._handed else self._head[0]
+        if self.fd is not None and reads not in self._segments[-2:]:
+            with contextlib.suppress(OSError):  # a hint
+                self._files.forget(self.fd, start, end - start)
 
     def unstage(self) -> None:
         """Take what was staged back out, as far as the disk lets us."""

@@ -120,6 +120,8 @@ class PaperSpool:
         self.orphans = 0
         self.still: set[str] = set()
         self.appends = 0
+        self.reads: list[int] = []
+        """How many records each brought."""
 
     async def append(self, topic: str, partition: int, records: Sequence[NewRecord]) -> range:
         self.appends += 1
@@ -149,6 +151,7 @@ class PaperSpool:
     ) -> Sequence[Stored]:
         await asyncio.sleep(0)
         waiting = [s for s in self.lists.get((topic, partition), []) if s.seq > after]
+        self.reads.append(len(waiting[:max_records]))
         return waiting[:max_records]
 
     async def done(self, topic: str, partition: int, seq: int) -> None:

@@ -26,6 +26,7 @@ from sidecar.core.publishing import (
 )
 from sidecar.core.spooling import Accepted
 from sidecar.publish.deadletters import DeadLetters, Walked, walk
+from sidecar.publish.replay import TRIAL_RECORDS
 from sidecar.telemetry import names
 from tests.servers import poll_until
 from tests.telemetry import RecordedTelemetry
@@ -73,6 +74,21 @@ async def test_disk_first_delivers_all_the_same() -> None:
         assert firsts(one.kafka.values(1)) == [0, 1]
         (outcome,) = await one.publish(b"2", partition=1, delivered=True)
         assert outcome == Delivered(1, 2)
+
+
+async def test_a_backlog_is_tried_with_a_little_of_it_until_kafka_takes_something() -> None:
+    async with shop(Outage.SPOOL_ALL) as one:
+        one.kafka.fault = AWAY
+        many = [b"%d" % number for number in range(4 * TRIAL_RECORDS)]
+        await one.publish(*many, partition=1)
+        await poll_until(lambda: one.kafka.sends > 2, 5.0, "it was tried again")
+        first, *trials = one.spool.reads
+        assert first > TRIAL_RECORDS
+        assert set(trials) == {TRIAL_RECORDS}
+        one.kafka.fault = None
+        await until_empty(one)
+        assert one.kafka.values(1) == many
+        assert max(one.spool.reads[len(trials) + 1 :]) > TRIAL_RECORDS
 
 
 async def test_the_spool_counts_by_the_topic_itself_and_what_has_arrived() -> None:

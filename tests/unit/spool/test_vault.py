@@ -261,6 +261,46 @@ def test_many_partitions_hold_few_files_open(box: Box) -> None:
     assert box.waiting() == [record(0), record(-1)]
 
 
+class Remembering(Hasty):
+    """Knows of which files the kernel's copy was given up, and up to where."""
+
+    def __init__(self) -> None:
+        self.forgotten: dict[str, int] = {}
+
+    def forget(self, fd: int, offset: int, size: int) -> None:
+        super().forget(fd, offset, size)
+        name = Path(f"/proc/self/fd/{fd}").readlink().name
+        assert offset <= self.forgotten.get(name, 0)
+        self.forgotten[name] = offset + size
+
+
+def test_what_waits_far_behind_its_reader_is_not_kept_in_memory(tmp_path: Path) -> None:
+    files = Remembering()
+    box = Box(tmp_path, SpoolSettings(segment_bytes=2 * MARK_BYTES), files)
+    new = [record(number, size=1_000_000) for number in range(80)]
+    for one in new:
+        box.append(one)
+    sizes = {path.name: path.stat().st_size for path in box.segments()}
+    assert len(sizes) == 5
+    near, far = list(sizes)[:2], list(sizes)[2:-1]
+    assert not set(near) & set(files.forgotten), "it is where the reader goes on"
+    for name in far:
+        assert sizes[name] - MARK_BYTES <= files.forgotten[name] <= sizes[name]
+    assert box.waiting() == new
+
+
+def test_what_a_reader_keeps_up_with_stays_in_memory(tmp_path: Path) -> None:
+    files = Remembering()
+    box = Box(tmp_path, SpoolSettings(segment_bytes=2 * MARK_BYTES), files)
+    after = 0
+    for number in range(80):
+        box.append(record(number, size=1_000_000))
+        if number % 10 == 9:
+            after = box.vault.read("t", 0, after=after, max_records=10, max_bytes=1 << 30)[-1].seq
+    assert after == 80
+    assert files.forgotten == {}
+
+
 def test_nobody_else_may_read_it(box: Box) -> None:
     box.append(record())
     for path in [box.path, *box.path.rglob("*")]:
