@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -86,4 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # What whoever started this left open. A terminal's or an agent's pipe may be watched by way of
+    # those who hold it, all the time, and that showed in every p99.
+    os.closerange(3, 1024)
     sys.exit(main())
