@@ -12,7 +12,7 @@ from aiokafka.errors import IllegalStateError, KafkaError
 
 from sidecar.consumer.closing import close, hear_commits
 from sidecar.consumer.source import Place, Record, SourceError
-from sidecar.consumer.taking import FAULTS, take
+from sidecar.consumer.taking import FAULTS, Taker
 from sidecar.consumer.told import words
 
 log = logging.getLogger(__name__)
@@ -52,12 +52,18 @@ class Cluster:
             "enable_auto_commit": False,
         }
         self._consumer: Any = None
+        self._taker: Taker | None = None
         self._paused: set[Place] = set()
 
     @property
     def connected(self) -> bool:
         """Whether it was reached since the start; it may be away by now."""
         return self._consumer is not None
+
+    @property
+    def misnamed(self) -> int:
+        """Records with a header whose name is no UTF-8 text, since it was reached."""
+        return 0 if self._taker is None else self._taker.misnamed
 
     async def connect(self, topics: Collection[str]) -> dict[Place, Kept | None]:
         """Reach it, and say which partitions the topics have, and what is committed of each.
@@ -84,7 +90,7 @@ class Cluster:
         except BaseException:
             await close(consumer, self._timeout_s)
             raise
-        self._consumer = consumer
+        self._consumer, self._taker = consumer, Taker(consumer)
         return {Place(*tp): _kept(kept.get(tp)) for tp in parts}
 
     def assign(self, places: Collection[Place]) -> None:
@@ -96,11 +102,13 @@ class Cluster:
         self, most: int, wait_s: float, full: set[Place]
     ) -> Mapping[Place, Sequence[Record]]:
         """At most so many records, none of the partitions that are full. Raises SourceError."""
+        if self._taker is None:
+            raise SourceError(f"the {self.name} cluster is away")
         self._consumer.pause(*(TopicPartition(*place) for place in full - self._paused))
         self._consumer.resume(*(TopicPartition(*place) for place in self._paused - full))
         self._paused = full
         try:
-            return await take(self._consumer, most, wait_s)
+            return await self._taker.take(most, wait_s)
         except FAULTS as error:
             raise SourceError(f"the {self.name} cluster: {words(error)}") from error
 

@@ -16,10 +16,13 @@ from aiokafka.errors import KafkaError
 from sidecar.consumer.headers import replayed
 from sidecar.consumer.letters import SUFFIX, Letter, Wanted, letter_of
 from sidecar.consumer.sink import KafkaSink, Sink, SinkFailed
+from sidecar.consumer.taking import FAULTS, Taker
 from sidecar.consumer.told import words
 
 SILENCE_S = 10.0
 """So long nothing comes of what must be there: then it doesn't."""
+SCANNED = 500
+"""Letters that are looked at together, at most."""
 AT_ONCE = 200
 """Letters that are put back are under way together, at most."""
 
@@ -107,9 +110,9 @@ class DeadLetters:
             consumer.assign(sorted(left))
             for tp in left:
                 consumer.seek(tp, begins[tp])
-            heard = time.monotonic()
+            heard, taker = time.monotonic(), Taker(consumer)
             while left:
-                batch = await consumer.getmany(timeout_ms=500)
+                batch = await taker.take(SCANNED, 0.5)
                 heard = time.monotonic() if batch else heard
                 if time.monotonic() - heard > SILENCE_S:
                     raise Unreachable(f"nothing more of {topic} came for {SILENCE_S:g} s")
@@ -228,7 +231,7 @@ class DeadLetters:
             async with asyncio.timeout(self._timeout_s):
                 await start()
             yield
-        except (TimeoutError, KafkaError, OSError) as error:
+        except FAULTS as error:
             raise Unreachable(f"Kafka: {words(error)}") from error
         finally:
             with suppress(TimeoutError, KafkaError, OSError):

@@ -168,6 +168,11 @@ class DualSource:
         self._there = asyncio.Event()
         self._news = asyncio.Event()
 
+    @property
+    def misnamed(self) -> int:
+        """In both clusters together."""
+        return sum(cluster.misnamed for cluster in self._clusters)
+
     async def start(self, listener: Listener) -> None:
         """Read from whichever cluster is there. Raises SourceError."""
         for side, cluster in enumerate(self._clusters):

@@ -13,7 +13,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from sidecar.consumer.closing import close, hear_commits
 from sidecar.consumer.source import Listener, NotOurs, Place, Record, SourceError
-from sidecar.consumer.taking import FAULTS, take
+from sidecar.consumer.taking import FAULTS, Taker
 from sidecar.consumer.told import words
 
 log = logging.getLogger(__name__)
@@ -64,10 +64,17 @@ class KafkaSource:
             "rebalance_timeout_ms": round((drain_s + timeout_s + REBALANCE_SLACK_S) * 1000),
         }
         self._consumer: Any = None
+        self._taker: Taker | None = None
+
+    @property
+    def misnamed(self) -> int:
+        """Records with a header whose name is no UTF-8 text, since the start."""
+        return 0 if self._taker is None else self._taker.misnamed
 
     async def start(self, listener: Listener) -> None:
         """Join the group, and wait for the first assignment. Raises SourceError."""
         consumer = self._consumer = AIOKafkaConsumer(**self._settings)
+        self._taker = Taker(consumer)
         consumer.subscribe(self._topics, listener=_Told(listener, self._lost))
         try:
             # A group that is rebalancing answers when its slowest member has drained.
@@ -83,10 +90,12 @@ class KafkaSource:
 
     async def poll(self, most: int, wait_s: float) -> Mapping[Place, Sequence[Record]]:
         """At most so many records. Raises SourceError."""
+        if self._taker is None:
+            raise SourceError("it has not begun")
         # Without a timeout of ours: that would take a task, and with it a step between taking and
         # handing over. During a rebalance this waits until the group agrees, as it should.
         try:
-            return await take(self._consumer, most, wait_s)
+            return await self._taker.take(most, wait_s)
         except FAULTS as error:
             raise SourceError(words(error)) from error
 

@@ -98,6 +98,11 @@ class _Figures(Collector):
             for outcome, count in counts.items():
                 attempts.add_metric([topic, str(outcome)], count)
         yield attempts
+        yield CounterMetricFamily(
+            "breaker_consumer_misnamed",
+            "Records with a header whose name is no UTF-8 text, read with its bytes written out.",
+            value=self._runner.misnamed,
+        )
         shards = list(flow.shards.values())
         gauges = (
             ("in_flight", "Events that were read and are not done with.", flow.open),

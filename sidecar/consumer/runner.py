@@ -129,6 +129,11 @@ class Runner(Generic[T]):
         """Who is at work; for metrics."""
         return self._parts.workers
 
+    @property
+    def misnamed(self) -> int:
+        """Records with a header whose name is no UTF-8 text; for metrics."""
+        return sum(side.source.misnamed for side in self._parts.sides)
+
     async def joined(self) -> None:
         """Wait until the first partitions are assigned."""
         for side in self._parts.sides:

@@ -65,6 +65,13 @@ class Source(Protocol):
     were revoked meanwhile.
     """
 
+    @property
+    def misnamed(self) -> int:
+        """Records with a header whose name is no UTF-8 text, since the start.
+
+        Such a name is read with its bytes written out, as `\\xff`.
+        """
+
     async def start(self, listener: Listener) -> None:
         """Join, and be told of the partitions. Raises SourceError."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from sidecar.consumer.headers import number_of, text_of
 from sidecar.consumer.kafka import KafkaSource
 from sidecar.consumer.source import NotOurs, Place
 from tests.kafka import Kafka
+from tests.misnamed import READ_AS, produce
 from tests.servers import poll_until
 
 PATIENCE_S = 30.0
@@ -280,3 +281,34 @@ async def test_where_the_stack_is_too_long_for_the_topic_the_event_goes_without_
     assert text_of(letter.headers, "breaker-stack") is None
     assert len(text_of(letter.headers, "breaker-error") or "") < 300
     assert text_of(letter.headers, "breaker-reason") == "permanent"
+
+
+@pytest.mark.parametrize("misnamed", [[3], range(300)], ids=["one", "all"])
+async def test_a_header_whose_name_is_no_text_stops_nobody(
+    kafka: Kafka, topic: str, misnamed: Sequence[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    values = [b"%d" % n for n in range(300)]
+    async with AIOKafkaProducer(**kafka.client_options()) as producer:
+        await produce(producer, topic, 0, values, misnamed)
+    kafka.produce(topic, [b"%d" % n for n in range(300, 400)], partition=1)
+    seen: list[int] = []
+
+    async def handle(event: Event[bytes]) -> None:
+        if event.value == b"3":
+            raise Permanent("never")
+        seen.append(int(event.value))
+
+    async with running(quick(kafka, topic, handle)) as runner:
+        await poll_until(lambda: len(seen) >= 399, PATIENCE_S, "all are handled")
+        kafka.produce(topic, [b"400"], partition=0)
+        await poll_until(lambda: 400 in seen, PATIENCE_S, "what comes behind is handled")
+        (dead,) = await asyncio.to_thread(kafka.read, f"{topic}.dlq", 1, within_s=PATIENCE_S)
+
+    assert sorted(seen) == [n for n in range(401) if n != 3]
+    assert runner.misnamed == len(misnamed)
+    assert (dead.value, dead.headers[1]) == (b"3", (READ_AS, b"x"))
+    told = [r.getMessage() for r in caplog.records if "name is no text" in r.getMessage()]
+    assert len(told) == 1
+    assert f"{topic}[0]@{misnamed[0]}, read as {READ_AS}" in told[0]
+    committed = kafka.committed(f"g-{topic}", topic)
+    assert committed == {p: end for p, end in kafka.end_offsets(topic).items() if end}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from sidecar.cli.main import cli
 from sidecar.consumer.dlq import DeadLetters
 from sidecar.consumer.headers import origin_of, written
 from tests.kafka import Kafka, blocking
+from tests.misnamed import READ_AS, produce
 from tests.unit.consumer.records import Rec
 
 LETTERS = 30
@@ -87,6 +89,17 @@ async def test_many_topics_take_hardly_longer_than_one(
     counts = await DeadLetters(kafka.client_options(), 20.0).topics()
     assert [counts[name] for name in names] == [0] * len(names)
     assert updates < len(names)
+
+
+async def test_what_somebody_else_put_there_is_a_letter_too(
+    kafka: Kafka, run: Run, orders: str
+) -> None:
+    async with AIOKafkaProducer(**kafka.client_options()) as producer:
+        await produce(producer, f"{orders}.dlq", 1, [b"junk", b"more"], [0])
+    found = await asyncio.to_thread(run, "ls", orders, "-o", "json")
+    assert len(told(found)) == LETTERS + 2
+    one = await asyncio.to_thread(run, "show", orders, f"1:{LETTERS // 2}", "-o", "json")
+    assert (told(one)["value"], told(one)["headers"][1]["name"]) == ("junk", READ_AS)
 
 
 def test_looking_and_filtering(run: Run, orders: str) -> None:

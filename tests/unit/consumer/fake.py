@@ -34,6 +34,7 @@ class FakeSource:
         self.commits = 0
         self.fault: SourceError | None = None
         self.came = asyncio.Event()
+        self.misnamed = 0
 
     def add(self, *records: Rec) -> None:
         """They lie on their partitions."""

@@ -19,6 +19,7 @@ class AsRunner:
 
     def __init__(self, kit: Kit) -> None:
         self.flow, self.workers = kit.flow, kit.workers
+        self.misnamed = 3
 
 
 async def exposed() -> bytes:
@@ -44,6 +45,7 @@ async def test_counts_gauges_and_durations_are_there() -> None:
     for line in (
         'breaker_consumer_attempts_total{outcome="handled",topic="orders"} 4.0',
         'breaker_consumer_attempts_total{outcome="dead",topic="orders"} 1.0',
+        "breaker_consumer_misnamed_total 3.0",
         "breaker_consumer_in_flight 0.0",
         "breaker_consumer_partitions 1.0",
         "breaker_consumer_braked 0.0",
