@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sidecar.core.board import Cell
-from sidecar.core.election import ROUND_S, probability, starts_after
+from sidecar.core.election import ROUND_S, starts_after
 from sidecar.core.errors import CheckLost, SessionLost, StoreDenied, StoreError
 from sidecar.core.lease import Lease
+from sidecar.core.ports import Entry
 from sidecar.core.types import LockHolder
+from sidecar.loops.abreast import together, wider
 from sidecar.loops.around import Around
+from sidecar.loops.contest import RETRY_S, Contest
 from sidecar.loops.guard import Signal
 from sidecar.loops.leftover import Leftovers
 from sidecar.loops.pulse import Pulse
 from sidecar.telemetry import names
 
-RETRY_S = 0.25
-"""Between attempts at a free lock that is refused: no watch tells the end of a lock-delay."""
-MAX_PAUSE_S = 5.0
 CHECK_KNOWN_S = 1.0
 """How long a new check may take from the local agent to the servers."""
 REFRESH_GAP_S = 1.0
@@ -46,15 +46,6 @@ class Candidate:
     follower: bool
     eager: bool
     fast_s: float | None = None
-
-
-@dataclass(slots=True)
-class _Contest:
-    """One free lock, as we see it."""
-
-    next: float
-    round: int = 0
-    failures: int = 0
 
 
 @dataclass(slots=True)
@@ -95,11 +86,13 @@ class Elector:
         self._gained = gained
         self._lost = lost
         self._session: str | None = None
+        self._making = asyncio.Lock()
+        self._width = 1
         self._lease = Lease(0.0, 0.0)
         self._renew_at = 0.0
         self._renew_failures = 0
         self._terms: dict[str, Term] = {}
-        self._contests: dict[str, _Contest] = {}
+        self._contests: dict[str, Contest] = {}
         self._not_before: dict[str, float] = {}
         self._leftovers = Leftovers(around, self._free)
         self.wake = Signal()
@@ -130,10 +123,7 @@ class Elector:
                 self._stand_down(_CHECK_LATE if renewed else _SESSION_LATE)
             elif self._session is not None and now >= self._renew_at:
                 await self._renew()
-            for name in [*self._board.cells, *(set(self._terms) - self._board.cells.keys())]:
-                if self._session is not None and self._clock.now() >= self._renew_at:
-                    break  # the others have their turn behind the renewal
-                await self._consider(name)
+            await self._look_at_locks()
             self._end_idle_session()
             await self._leftovers.settle()
             if self._session is None and not self._contests:
@@ -150,16 +140,39 @@ class Elector:
         times += [t.refreshed + REFRESH_GAP_S for t in self._terms.values() if t.broken]
         return min(times)
 
-    async def _consider(self, name: str) -> None:
+    async def _look_at_locks(self) -> None:
+        """Each breaker's in turn; those that are to be tried for, a few at a time.
+
+        One after the other, sixty locks of a dead evaluator take as many round trips.
+        """
+        names = iter([*self._board.cells, *(set(self._terms) - self._board.cells.keys())])
+        while due := await self._due(names, self._width):
+            self._width = wider(self._width, await together(self._try, due, "stand for"))
+
+    async def _due(self, names: Iterator[str], most: int) -> list[str]:
+        """The next of these to try for; none where the session has to be renewed before."""
+        due: list[str] = []
+        while len(due) < most:
+            if self._session is not None and self._clock.now() >= self._renew_at:
+                break  # the others have their turn behind the renewal
+            name = next(names, None)
+            if name is None:
+                break
+            if await self._consider(name):
+                due.append(name)
+        return due
+
+    async def _consider(self, name: str) -> bool:
+        """See to a lock that is ours; True: it is to be tried for."""
         cell = self._board.cells.get(name)
         if name in self._terms:
             await self._check_term(name, cell)
         if name in self._terms:
-            return
+            return False
         if cell is not None and self._stands_for(cell):
-            await self._contend(name, cell)
-        else:
-            self._contests.pop(name, None)
+            return self._contend(name, cell)
+        self._contests.pop(name, None)
+        return False
 
     def _stands_for(self, cell: Cell) -> bool:
         now = self._clock.now()
@@ -190,8 +203,8 @@ class Elector:
             if term.broken:
                 await self._refresh_value(name, term)
 
-    async def _contend(self, name: str, cell: Cell) -> None:
-        """Try for a lock that is free, or that our session has though no term of ours is known.
+    def _contend(self, name: str, cell: Cell) -> bool:
+        """Whether to try now for a lock that is free, or that our session has without a term.
 
         That is where its acquisition was not confirmed, or its breaker was configured anew.
         """
@@ -205,40 +218,43 @@ class Elector:
                 first_ever=cell.holder is None,
             )
             jitter_s = 0.0 if self.candidate.eager or ours else ROUND_S * self._draw()
-            contest = self._contests[name] = _Contest(now + delay_s + jitter_s)
-        if now < contest.next:
-            return
-        if not (self.candidate.eager or ours) and self._draw() >= probability(contest.round):
-            contest.round += 1
-            contest.next = now + ROUND_S * (0.75 + self._draw() / 2)
-            return
-        await self._try(name, cell, contest)
+            contest = self._contests[name] = Contest(now + delay_s + jitter_s)
+        return contest.turn(now, self._draw, alone=self.candidate.eager or ours)
 
-    async def _try(self, name: str, cell: Cell, contest: _Contest) -> None:
+    async def _try(self, name: str) -> bool:
+        """Try for a lock; True: it is ours. Others may be tried for meanwhile."""
+        cell, contest = self._board.cells.get(name), self._contests.get(name)
+        if cell is None or contest is None:  # taken out while another lock was seen to
+            return False
         since_at = self._clock.wall_at()
+        session: str | None = None
         try:
             session = await self._ensure_session()
             if cell.session not in (None, session):  # taken while the session was being made
-                return
+                return False
             entry = await self._store.acquire(
                 self._wire.leader(name), self._holder(since_at), session
             )
         except SessionLost:
-            self._stand_down("the session is gone")
+            if self._session == session:  # nobody beside us has noticed yet
+                self._stand_down("the session is gone")
             contest.next = self._clock.now() + RETRY_S * (1 + self._draw())
-            return
+            return False
         except StoreError as fault:
-            contest.failures += 1
-            pause_s = min(MAX_PAUSE_S, RETRY_S * 2.0 ** min(contest.failures, 8))
-            contest.next = self._clock.now() + pause_s * (0.5 + self._draw())
+            contest.failed(self._clock.now(), self._draw)
             if isinstance(fault, StoreDenied) and contest.failures == 1:
                 self._telemetry.event(
                     names.STORE_DENIED, level="warning", breaker=name, error=str(fault)
                 )
-            return
-        if entry is None:
-            contest.next = self._clock.now() + RETRY_S * (0.5 + self._draw())
-            return
+            return False
+        if entry is None or self._session != session:
+            # Or it was set aside meanwhile, and this lock comes free with it.
+            contest.refused(self._clock.now(), self._draw)
+            return False
+        self._won(name, cell, entry, since_at, session)
+        return True
+
+    def _won(self, name: str, cell: Cell, entry: Entry, since_at: float, session: str) -> None:
         self._contests.pop(name, None)
         self._terms[name] = Term(entry.lock_index, since_at, cell)
         self._leftovers.reclaimed(session, name)
@@ -255,11 +271,12 @@ class Elector:
         self._gained(name, entry.lock_index)
 
     async def _ensure_session(self) -> str:
-        if self._session is not None:
-            return self._session
-        check = await self.pulse.begin(self.candidate.fast_s)
-        bound = await self._bind(check) if check is not None else None
-        return bound or await self._create(None)
+        async with self._making:  # one for all locks that are tried for at once
+            if self._session is not None:
+                return self._session
+            check = await self.pulse.begin(self.candidate.fast_s)
+            bound = await self._bind(check) if check is not None else None
+            return bound or await self._create(None)
 
     async def _bind(self, check: str) -> str | None:
         """A session bound to this check; None where there can't be one, and it was said."""
@@ -340,7 +357,7 @@ class Elector:
 
     def _set_aside(self, locks: Mapping[str, float]) -> None:
         """Act on the session no more, and end it in the store as soon as that answers."""
-        session, self._session = self._session, None
+        session, self._session, self._width = self._session, None, 1
         if session is not None:
             ends = max(self._clock.now(), self._lease.ends) + self._lease.ttl_s
             self._leftovers.add(session, locks, ends=ends)

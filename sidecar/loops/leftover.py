@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from sidecar.core.errors import SessionLost, StoreError, StoreUnreachable
+from sidecar.loops.abreast import MOST, together
 from sidecar.loops.around import Around
 
 RETRY_S = 0.25
@@ -76,12 +78,17 @@ class Leftovers:
             elif now >= owed.next:
                 await self._pay(session, owed)
 
+    async def _give_back(self, session: str, owed: _Owed, name: str) -> bool:
+        since_at = owed.locks.get(name)
+        if since_at is not None:
+            await self._release(name, since_at, session)
+            owed.locks.pop(name, None)
+        return True
+
     async def _pay(self, session: str, owed: _Owed) -> None:
         try:
-            while owed.locks:  # more may come while one is being released
-                name, since_at = next(iter(owed.locks.items()))
-                await self._release(name, since_at, session)
-                owed.locks.pop(name, None)
+            while some := list(owed.locks)[:MOST]:  # more may come while these are released
+                await together(partial(self._give_back, session, owed), some, "give back")
             if math.isfinite(owed.ends):
                 await self._store.destroy_session(session)
         except SessionLost:

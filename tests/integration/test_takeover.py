@@ -11,6 +11,7 @@ import pytest
 from tests.integration.fleet import Fleet, events, metric, view
 from tests.integration.takeover import fast, kill, late_write, reign, until_another, until_tripped
 from tests.servers import ConsulServer, poll_until_sync
+from tests.toxiproxy import Toxiproxy
 
 pytestmark = pytest.mark.slow  # checks have to expire
 
@@ -20,6 +21,9 @@ LIMIT_S = 15.0
 MIDDLE_S = 6.0
 """`python -m bench --only takeover` measures the target, on a machine that does nothing else."""
 RUNS = 3
+BREAKERS = 60
+ANSWER_S = 0.1
+"""What the way to a Consul in another region takes."""
 
 
 def test_a_killed_evaluator_is_replaced_soon(consul: ConsulServer, prefix: str) -> None:
@@ -88,3 +92,36 @@ def test_a_stop_hands_over_and_leaves_no_service(consul: ConsulServer, prefix: s
         services = json.loads(consul.request("GET", "/v1/agent/services")[2])
         mine = {service for service in services if prefix in service}
         assert mine == {f"breaker-sidecar-{fleet.name(after.daemon)}"}
+
+
+def test_many_breakers_of_a_dead_evaluator_are_taken_over_together(
+    consul: ConsulServer, prefix: str
+) -> None:
+    """One after the other, each would cost a round trip; none is asked for twice."""
+    locks = [f"{prefix}/b{number}/leader" for number in range(BREAKERS)]
+    breakers = {f"b{number}": {"consul_key_prefix": f"{prefix}-r"} for number in range(BREAKERS)}
+
+    def held(by: str) -> list[str]:
+        entries = [consul.kv_entry(key) for key in locks]
+        return [str(e["Session"]) for e in entries if e and e.get("Session") not in (None, by)]
+
+    with Toxiproxy() as toxiproxy:
+        proxy = toxiproxy.proxy("consul", int(consul.address.rpartition(":")[2]))
+        with Fleet(consul, prefix, address=proxy.address) as fleet:
+            (old,) = fleet.start(1, breakers=breakers)
+            poll_until_sync(lambda: len(held("")) == BREAKERS, 30, "the first holds all")
+            (session,) = set(held(""))
+            (heir,) = fleet.start(1, breakers=breakers)
+            proxy.slow(ANSWER_S)
+            old.kill()
+            consul.request("PUT", f"/v1/session/destroy/{session}")  # its ttl is over
+            poll_until_sync(lambda: held(session), 15, "the first lock is taken")
+            began = time.monotonic()
+            poll_until_sync(lambda: len(held(session)) == BREAKERS, 30, "all are taken")
+            assert time.monotonic() - began < (BREAKERS - 1) * ANSWER_S - 1.0
+            assert len(set(held(session))) == 1
+            poll_until_sync(
+                lambda: metric(heir, "breaker_evaluator") == BREAKERS, 15, "it evaluates them"
+            )
+            assert metric(heir, "breaker_consul_requests_total", op="acquire") == BREAKERS
+            assert metric(heir, "breaker_consul_requests_total", op="session_create") == 1

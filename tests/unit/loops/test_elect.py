@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 
 from sidecar.core.errors import SessionLost, StoreDenied, StoreUnreachable
-from tests.unit.loops.machine import WIRE, After, Before, World
+from sidecar.core.ports import Entry
+from sidecar.loops.abreast import MOST
+from tests.unit.loops.machine import WIRE, After, Before, Machine, World
 from tests.unit.loops.virtual import now, until, virtual
 
 LOCK = WIRE.leader("default")
@@ -100,6 +102,140 @@ async def test_giving_up_many_locks_keeps_the_session_of_the_others_alive() -> N
         await asyncio.sleep(TTL_S / 20)
         assert first.leads
     assert first.link.calls["release"] == len(names) - 1
+
+
+def _abreast(machine: Machine, answer_s: float) -> list[int]:
+    """Slow its tries for locks down; how many are on their way as each of them begins."""
+    counts: list[int] = []
+    on_their_way = 0
+
+    async def slow(*_: object) -> None:
+        nonlocal on_their_way
+        on_their_way += 1
+        counts.append(on_their_way)
+        try:
+            await asyncio.sleep(answer_s)
+        finally:
+            on_their_way -= 1
+
+    machine.link.hooks["acquire"] = slow
+    return counts
+
+
+async def _many(size: int, breakers: int) -> tuple[World, list[Machine], tuple[str, ...]]:
+    """Machines that know many breakers, of which the first evaluates all."""
+    world = World()
+    (first,) = await world.led()
+    names = ("default", *(f"b{number}" for number in range(breakers - 1)))
+    await first.reload(*names)
+    await until(lambda: all(map(first.evaluates, names)), 60, "all are evaluated")
+    others = [world.add() for _ in range(size - 1)]
+    for other in others:
+        await other.start().reload(*names)
+    await asyncio.sleep(1.0)
+    return world, [first, *others], names
+
+
+async def _die(world: World, machine: Machine, *names: str) -> None:
+    """A kill -9, and its session ends now."""
+    await machine.tasks.stop_all()
+    for name in names:
+        machine.terms.lost(name)
+    (session,) = world.store._sessions
+    await world.store.destroy_session(session)
+
+
+@virtual
+async def test_many_locks_of_a_dead_evaluator_are_taken_a_few_at_a_time() -> None:
+    """With answers after 0.1 s, sixty one after the other would take six seconds."""
+    world, (first, second), names = await _many(2, 60)
+    counts = _abreast(second, 0.1)
+    await _die(world, first, *names)
+    await until(lambda: any(map(second.evaluates, names)), 5, "one is taken")
+    took_s = await until(lambda: all(map(second.evaluates, names)), 10, "all are taken")
+    assert took_s < 2.0
+    assert counts[0] == 1
+    assert max(counts) == MOST
+    assert len(counts) == len(names), "each was asked for once"
+    assert second.link.calls["create"] == _sessions(world) == 1
+
+
+@virtual
+async def test_where_many_stand_for_many_locks_few_are_asked_for_in_vain() -> None:
+    """Who is refused goes on one by one: a fleet asks for no more than it did one by one."""
+    world, (first, *others), names = await _many(20, 30)
+    counts = [_abreast(other, 0.1) for other in others]
+    await _die(world, first, *names)
+    taken = lambda name: any(other.evaluates(name) for other in others)  # noqa: E731
+    await until(lambda: all(map(taken, names)), 5, "all are taken")
+    await asyncio.sleep(3.0)
+    assert [sum(other.evaluates(name) for other in others) for name in names] == [1] * len(names)
+    assert sum(map(len, counts)) < 5 * len(names)
+    assert len({other.elector.may_write(name) for other in others for name in names} - {None}) == (
+        _sessions(world)
+    )
+
+
+@virtual
+async def test_a_session_that_ends_under_several_tries_is_replaced_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One hears of it first; what the others were granted under it is no term any more."""
+    world, (first, second), names = await _many(2, 30)
+    counts, ended = _abreast(second, 0.0), False
+    acquire = second.link.acquire
+
+    async def interrupted(key: str, value: bytes, session: str) -> Entry | None:
+        nonlocal ended
+        entry = await acquire(key, value, session)
+        await asyncio.sleep(0.1)  # it is granted; now its answer is on its way
+        if ended:
+            await asyncio.sleep(0.1)
+        elif max(counts) == MOST:
+            ended = True
+            await world.store.destroy_session(session)
+            raise SessionLost("gone")
+        return entry
+
+    monkeypatch.setattr(second.link, "acquire", interrupted)
+    await _die(world, first, *names)
+    await until(lambda: ended, 10, "several are on their way")
+    ended_at = now()
+    await until(lambda: second.said("stood_down"), 1, "it knows")
+    await until(lambda: all(map(second.evaluates, names)), 20, "all are taken in the end")
+    assert now() - ended_at < 10
+    assert {lost["why"] for lost in second.said("stood_down")} == {"the session is gone"}
+    assert len(second.said("elected")) == len(names) + len(second.said("stood_down"))
+    assert second.link.calls["create"] == 2
+    assert _sessions(world) == 1
+
+
+@virtual
+async def test_a_session_is_renewed_between_tries_however_many_there_are() -> None:
+    """All of them together take longer here than it lives."""
+    world, (first, second), names = await _many(2, 100)
+    _abreast(second, TTL_S / 8)
+    await _die(world, first, *names)
+    await until(lambda: any(map(second.evaluates, names)), 10, "one is taken")
+    took_s = await until(lambda: all(map(second.evaluates, names)), 60, "all are taken")
+    assert took_s > TTL_S
+    assert not second.said("stood_down")
+    assert second.link.calls["create"] == 1
+
+
+@virtual
+async def test_a_stop_in_the_middle_of_several_tries_leaves_no_lock_behind() -> None:
+    """Those whose answer wasn't waited for come free with the session."""
+    world, (first, second), names = await _many(2, 30)
+    counts = _abreast(second, 0.1)
+    await _die(world, first, *names)
+    await until(lambda: counts and max(counts) == MOST, 10, "several are on their way")
+    tasks = len(asyncio.all_tasks())
+    await second.stop()
+    assert len(asyncio.all_tasks()) < tasks
+    assert _sessions(world) == 0
+    locks = [await world.entry(WIRE.leader(name)) for name in names]
+    assert not [lock for lock in locks if lock is not None and lock.session is not None]
 
 
 @virtual

@@ -6,6 +6,7 @@ import asyncio
 import math
 
 from sidecar.core.errors import SessionLost, StoreDenied, StoreUnreachable
+from sidecar.loops.abreast import MOST
 from sidecar.loops.leftover import Leftovers
 from tests.unit.loops.machine import Before, World
 from tests.unit.loops.virtual import now, virtual
@@ -18,12 +19,19 @@ class _Book:
         self.machine = World().add()
         self.link = self.machine.link
         self.released: list[str] = []
+        self.answer_s = 0.0
+        self.most = self._now = 0
+        """How many were being released at once at most, and are now."""
         self.fault: Exception | None = None
         self.leftovers = Leftovers(self.machine.around, self._release)
 
     async def _release(self, name: str, since_at: float, session: str) -> None:
         if self.fault is not None:
             raise self.fault
+        self._now += 1
+        self.most = max(self.most, self._now)
+        await asyncio.sleep(self.answer_s)
+        self._now -= 1
         self.released.append(name)
 
     async def settle_all(self, within_s: float) -> None:
@@ -57,6 +65,26 @@ async def test_a_lock_that_is_ours_again_is_not_released() -> None:
     book.leftovers.reclaimed("other", "b")
     await book.settle_all(1.0)
     assert book.released == ["b"]
+
+
+@virtual
+async def test_many_locks_are_given_back_a_few_at_a_time_and_then_their_session() -> None:
+    """One after the other, those of sixty breakers are free only after as many round trips."""
+    book = _Book()
+
+    async def slow(*_: object) -> None:
+        assert len(book.released) == 60, "that order needs no lock-delay"
+
+    book.link.hooks["destroy"] = slow
+    book.answer_s = 0.1
+    book.leftovers.add("s", {str(number): 1.0 for number in range(60)}, ends=now() + 20.0)
+    began = now()
+    await book.leftovers.settle()
+    assert now() - began < 1.0
+    assert book.most == MOST
+    assert len(set(book.released)) == 60
+    assert book.link.calls["destroy"] == 1
+    assert book.leftovers.next == math.inf
 
 
 @virtual
