@@ -30,6 +30,7 @@ BEFORE_S, LOOK_S = 5.0, 6.0
 """How long all is well first, and when after the outage the estimate is looked at."""
 LATE_S = 60.0
 """Beside the outage's own length: not back by then is not back."""
+ROOM = {"max_bytes": "8GiB"}
 LINES = {"Content-Type": "application/x-ndjson"}
 
 
@@ -141,7 +142,7 @@ def main(outage_s: float, rate: float) -> None:
             "store": "memory",
             "data_dir": str(Path(folder) / "data"),
             "kafka": {"bootstrap_servers": [way.address for way in ways]},
-            "spool": {"dir": str(Path(folder) / "spool")},
+            "spool": {"dir": str(Path(folder) / "spool"), **ROOM, "topics": {"outage": ROOM}},
             "publish": {"delivery_timeout": "1s", "topics": {"outage": {"outage": "breaker"}}},
         }
         with kafka:
