@@ -13,6 +13,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -165,6 +166,13 @@ class Daemon:
             return Answer(response.status, got, response.read())
         finally:
             connection.close()
+
+    def half_closed(self, request: bytes, timeout_s: float = 30.0) -> bytes:
+        """All that is said to a client that sends these bytes and shuts its sending side down."""
+        with socket.create_connection((self.host, self.port), timeout=timeout_s) as client:
+            client.sendall(request)
+            client.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: client.recv(1 << 16), b""))
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
         """GET."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 
@@ -44,10 +44,13 @@ class Protocol(RequestHandler):
     __slots__ = (
         "_asked",
         "_crowd",
+        "_ended",
         "_head_bytes",
         "_held",
         "_lane",
+        "_lasting",
         "_owed",
+        "_partial",
         "_route",
         "_told",
         "_unread",
@@ -70,6 +73,12 @@ class Protocol(RequestHandler):
         self._held: list[bytes] = []
         """What has come of a request that the lane may take when its turn comes, or behind one that
         it has taken."""
+        self._ended = False
+        """The client sends nothing more, and waits for the answers to what it has asked."""
+        self._lasting = False
+        """What is asked now waits for something to happen."""
+        self._partial: StreamReader | None = None
+        """The body of a request of aiohttp's that wasn't whole when its head was."""
         self._told: asyncio.Future[None] | None = None
         """There while we end and wait for the answer to what the lane has taken."""
         self._owed: int | None = 0 if lane is not None else None
@@ -169,7 +178,9 @@ class Protocol(RequestHandler):
             return
         self._owed = 0
         self._answer(reply)
-        if self._told is not None:
+        if self._ended:
+            self.transport.close()
+        elif self._told is not None:
             self._told.set_result(None)
             self._told = None
         elif self._held:
@@ -190,6 +201,9 @@ class Protocol(RequestHandler):
         super().data_received(data)
         if self._request_count != before:
             self._head_bytes = 0
+            if self._partial is None or self._partial.is_eof():  # else it was no body that came
+                bodies = [body for _, body in self._messages if not body.is_eof()]
+                self._partial = bodies[0] if bodies else None
         elif not self._idle():
             self._expect_next(len(data))
         elif self._head_bytes or data.strip(b"\r\n"):  # some end a body with one blank line more
@@ -244,6 +258,28 @@ class Protocol(RequestHandler):
         self._force_close = True  # nothing that still comes is read
         cast("asyncio.Transport", transport).abort()  # uvloop's are of no such class
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's says so
+        """The client sends nothing more, or has hung up, which looks the same.
+
+        What it has asked whole is answered all the same; then the connection ends. True: it stays
+        until then, which is as long as the answer may take.
+        """
+        if self._owed == _HELD:
+            self._hand_over()
+        if self._owed == _TAKEN:
+            self._ended = True
+        elif not self._idle() and not self._lasting:
+            self._ended = self._partial is None or self._partial.is_eof()
+            if self._ended and not self._messages:
+                self._close = True  # behind this one
+        return self._ended
+
+    def lasts(self) -> None:
+        """What is asked waits for something to happen: for nobody who sends nothing more."""
+        self._lasting = True
+        if self._ended and self.transport is not None:
+            self.transport.close()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """Make room."""
         self._crowd.leave(self)
@@ -253,6 +289,7 @@ class Protocol(RequestHandler):
             self._told.set_result(None)
             self._told = None
         super().connection_lost(exc)
+        self._partial = None
         self._write = _nowhere  # the transport must not be kept by it
 
     def close(self) -> None:
@@ -332,9 +369,21 @@ class Protocol(RequestHandler):
         self, request: BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Send an answer. An expectation is refused before the middlewares: a problem, too."""
+        self._lasting = False
+        if self._ended and not self._messages:
+            self._close = True  # it is the last one
         if isinstance(resp, web.HTTPException):
             resp = problems.of_aiohttp(resp).response()
         return await super().finish_response(request, resp, start_time)
+
+
+def lasts(request: web.Request) -> None:
+    """Let a request end with its client, for it waits for something to happen.
+
+    Others are answered though the client sends nothing more: whether it still reads is not known.
+    """
+    if isinstance(request.protocol, Protocol):
+        request.protocol.lasts()
 
 
 def _nowhere(_data: bytes) -> None:

@@ -20,6 +20,7 @@ from aiohttp.http import HttpVersion11
 from sidecar.core.board import Board, Cell
 from sidecar.core.decision import Decision
 from sidecar.core.wire import decision_to_dict, rfc3339
+from sidecar.http.connection import lasts
 from sidecar.http.problems import Problem
 
 MAX_WATCHERS = 2048
@@ -244,6 +245,7 @@ class Watching:
             await response.prepare(request)
             return response
         self._feed.check_room()
+        lasts(request)
         chunked = request.version >= HttpVersion11
         if chunked:
             response.enable_chunked_encoding()

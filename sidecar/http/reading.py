@@ -10,6 +10,7 @@ from sidecar.core.errors import StoreError
 from sidecar.core.ports import Backend
 from sidecar.core.wire import transition_to_dict
 from sidecar.http import parameters, views
+from sidecar.http.connection import lasts
 from sidecar.http.overview import Overview
 from sidecar.http.problems import find, store_unavailable
 from sidecar.http.replies import json
@@ -50,6 +51,8 @@ class Reading:
         cell = find(self._backend.board, request.match_info["name"])
         known, left_s = parameters.index(request), parameters.wait(request)
         deadline = self._now() + left_s
+        if known is not None and left_s > 0:
+            lasts(request)
         while known is not None and cell.decision.seq == known and left_s > 0:
             if not await self._waiters.change(cell.policy.name, left_s):
                 break

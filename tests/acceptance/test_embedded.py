@@ -179,6 +179,25 @@ def test_what_machines_look_at(embedded: Daemon) -> None:
     assert embedded.get("/v1/status").body["store"]["kind"] == "memory"
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_client_that_shuts_down_its_sending_side_is_answered(
+    embedded: Daemon, version: str
+) -> None:
+    report = b'{"instance":"half","count_ok":1}'
+    posted = f"Content-Type: application/json\r\nContent-Length: {len(report)}\r\n"
+    for line, more, body, status in (
+        ("GET /allowed", "", b"", b"200"),
+        ("GET /metrics", "", b"", b"200"),
+        ("POST /v1/report", posted, report, b"202"),
+    ):
+        head = f"{line} HTTP/{version}\r\nHost: localhost\r\n{more}\r\n"
+        assert embedded.half_closed(head.encode() + body)[9:12] == status, line
+    assert embedded.request("DELETE", "/v1/report/default/half").status == 204
+    seq = poll_until_sync(lambda: embedded.allowed(peek=True).body["seq"], 10.0, "a state")
+    waits = f"GET /v1/breakers/default?index={seq}&wait=5m HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    assert embedded.half_closed(waits.encode()) == b"", "it would have to wait for minutes"
+
+
 def test_every_metric_is_there(embedded: Daemon) -> None:
     """All names of the contract, no others than the list's, nothing about when a series began."""
     embedded.allowed()

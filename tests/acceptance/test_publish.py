@@ -206,6 +206,26 @@ def test_records_arrive_as_they_were_handed_over(way: Way, topic: str, tmp_path:
     assert [name for name, _ in found[-1].headers] == ["Trace-Id", "breaker-id"]
 
 
+def test_a_client_that_shuts_down_its_sending_side_is_answered(
+    way: Way, topic: str, tmp_path: Path
+) -> None:
+    producer = Producer(topic)
+    with Daemon(config(way, topic, tmp_path)) as daemon:
+        until_direct(daemon, producer)
+        for number, (version, more) in enumerate(
+            [("1.1", ""), ("1.0", ""), ("1.1", "Idempotency-Key: k\r\n")], 1000
+        ):
+            head = (
+                f"POST /v1/publish/{topic} HTTP/{version}\r\nHost: localhost\r\nKafka-Key: k0\r\n"
+                f"{more}Kafka-Partition: 0\r\nContent-Length: 4\r\n\r\n"
+            )
+            said = daemon.half_closed(head.encode() + b"%d" % number)
+            assert said[9:12] == b"200"
+            assert b'"status":"delivered"' in said
+            producer.accepted[0].append(number)
+    producer.check(way)
+
+
 @pytest.mark.parametrize("how", ["refused", "dropped", "one broker"])
 def test_kafka_goes_away_and_comes_back(way: Way, topic: str, tmp_path: Path, how: str) -> None:
     producer = Producer(topic)

@@ -157,8 +157,12 @@ class Desk:
     ) -> list[Outcome]:
         self.drafts += [(topic, draft) for draft in drafts]
         self.keys.append(idempotency)
-        assert self.outcome is not None
-        return [self.outcome] * len(drafts)
+        outcome = self.outcome
+        if outcome is None:
+            told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+            self.open.append(told.set_result)
+            outcome = await told
+        return [outcome] * len(drafts)
 
     def describe(self) -> Mapping[str, object]:
         return {}
