@@ -27,7 +27,7 @@ from sidecar.identity import DataDir, DataDirTaken, instance
 from sidecar.loops.around import Around, Clock, boottime
 from sidecar.loops.elect import Elector
 from sidecar.loops.evaluate import Evaluator
-from sidecar.loops.guard import Tasks
+from sidecar.loops.guard import Tasks, unless
 from sidecar.loops.inside import Inside
 from sidecar.loops.narrate import Narrator
 from sidecar.loops.orders import Orders
@@ -150,24 +150,28 @@ class Daemon:
         if self._config.store == "consul":
             self._tasks.start("pulse", self._elector.pulse.run)
         self._tasks.start("report", self._reporter.run)
-        await self._ask_kafka()
         try:
-            if self._desk is not None:
-                await self._desk.start(FIRST_LOOK_S)
-            await self._look_first()
-            await self._listeners.start()
-            await self._keep_file()
+            if await unless(self._stopping, self._start(), "start"):
+                early.hear()
+                await self._stopping.wait()
         except (ListenFailed, SpoolFault) as fault:
             self.telemetry.event(names.START_FAILED, level="error", error=str(fault))
             await self._end()
             return 1
+        await self._stop()
+        return 0
+
+    async def _start(self) -> None:
+        await self._ask_kafka()
+        if self._desk is not None:
+            await self._desk.start(FIRST_LOOK_S)
+        await self._look_first()
+        await self._listeners.start()
+        await self._keep_file()
         if self._registrar is not None:  # from now on it can be reached
             self._tasks.start("register", self._registrar.run)
         lean.begun()
         self.telemetry.event(names.STARTED, listening=self._listeners.addresses)
-        await self._stopping.wait()
-        await self._stop()
-        return 0
 
     async def _look_first(self) -> None:
         """Wait a moment for a state; while Consul is away the daemon starts all the same."""
@@ -184,7 +188,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop, signal.Signals(number).name)
         loop.add_signal_handler(signal.SIGHUP, self._hup)
-        early.hear()
+        early.starting(loop.call_soon_threadsafe, self.stop)
 
     def stop(self, why: str) -> None:
         """Ask the daemon to end."""
@@ -364,6 +368,11 @@ def run(
         The exit code: 0 after SIGTERM or SIGINT, 1 when it could not start.
     """
     log = log or Log()
+
+    def overran(part: str, seconds: float) -> None:
+        log.event(names.STOP_OVERRAN, "warning", {"part": part, "seconds": seconds})
+
+    early.LISTENER.say = overran
     try:
         data_dir = DataDir(config.data_dir) if config.data_dir is not None else None
         name = instance(os.environ, data_dir)
@@ -375,10 +384,12 @@ def run(
         return load_file(path, os.environ, flags)
 
     async def main() -> int:
+        code = 1
         try:
-            return await Daemon(config, name, log, reload).serve()
+            code = await Daemon(config, name, log, reload).serve()
+            return code
         finally:
-            early.hold()  # the handlers go with the loop; a second SIGTERM changes nothing
+            early.ended(code)  # the handlers go with the loop
 
     return _runner()(main())
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 import stamina
 from stamina.instrumentation import set_on_retry_hooks
@@ -62,11 +63,29 @@ class Tasks:
         await _cancelled(tasks)
 
 
-async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
+async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks, timeout=2.0)
+
+
+async def unless(stopping: asyncio.Event, work: Coroutine[object, object, None], name: str) -> bool:
+    """Do a work, or as much of it as is done by a stop; True: all of it.
+
+    Raises:
+        Exception: what the work raises.
+    """
+    doing = asyncio.create_task(work, name=name)
+    stopped = asyncio.create_task(stopping.wait(), name=f"stop of the {name}")
+    try:
+        await asyncio.wait((doing, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            doing.result()
+            return True
+        return False
+    finally:
+        await _cancelled([doing, stopped])
 
 
 class Signal:

@@ -6,8 +6,10 @@ import contextlib
 import http.client
 import itertools
 import json
+import os
 import signal
 import socket
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -223,6 +225,62 @@ def test_signals_that_come_during_the_start_are_heard() -> None:
         for _ in range(2):
             daemon.send_signal(signal.SIGTERM)
         assert daemon.wait(10) == 0
+
+
+NOWHERE = "hangs.test"
+RESOLVER = f"""\
+import socket, sys
+known = socket.getaddrinfo
+def getaddrinfo(host, *args, **more):
+    if host == "{NOWHERE}":
+        open("PIPE").read()
+    return known(host, *args, **more)
+socket.getaddrinfo = getaddrinfo
+sys.modules["uvloop"] = None  # it has a resolver of its own
+"""
+"""A module that Python loads first. One name hangs, as where no name server answers."""
+HANGS = {
+    "its file": "",
+    "the name to listen on": "{store: memory, listen: {allow_remote: true}}",
+    "Consul's name": f"{{consul: {{address: '{NOWHERE}:8500'}}}}",
+    "the spool": """\
+        store: memory
+        kafka: {bootstrap_servers: ["127.0.0.1:9"]}
+        publish: {topics: {orders: {}}}
+        spool: {dir: FOLDER}
+        """,
+}
+
+
+@pytest.mark.parametrize("what", HANGS)
+def test_a_start_that_hangs_is_ended_like_any_other(what: str, tmp_path: Path) -> None:
+    """It reads from a pipe that nobody writes to: no handler interrupts that."""
+    pipe = tmp_path / "i-1" / "format"  # where a spool says what it is
+    env = {"NOMAD_ALLOC_ID": "i-1", "PYTHONPATH": str(tmp_path)}
+    if "listen" in what:
+        env["BREAKER_SIDECAR__LISTEN__ADDRESS"] = f"{NOWHERE}:{free_port()}"
+    with contextlib.ExitStack() as stack:
+        config = textwrap.dedent(HANGS[what]).replace("FOLDER", str(tmp_path))
+        daemon = Daemon(config, wait=False, env=env)
+        stack.callback(daemon.close)
+        if what == "its file":
+            pipe = daemon.folder / "breaker.yaml"
+            pipe.unlink()
+        pipe.parent.mkdir(mode=0o700, exist_ok=True)
+        os.mkfifo(pipe)
+        (tmp_path / "sitecustomize.py").write_text(RESOLVER.replace("PIPE", str(pipe)))
+
+        def reads() -> int | None:
+            with contextlib.suppress(OSError):  # nobody does
+                return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+            return None
+
+        daemon.start()
+        stack.callback(os.close, poll_until_sync(reads, 15, "it hangs"))
+        assert daemon.stop() == 0
+        parts = [event["part"] for event in events(daemon, "stop_overran")]
+        where = "event loop" if "listen" in what else "threads"
+        assert parts == ([] if what == "its file" else [where]), daemon.said()
 
 
 BAD = """\

@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from sidecar.loops.guard import Signal, Tasks
+from sidecar.loops.guard import Signal, Tasks, unless
 from tests.telemetry import RecordedTelemetry
 from tests.unit.loops.virtual import now, virtual
 
@@ -114,3 +114,31 @@ async def test_a_wait_of_no_time_lets_others_run() -> None:
     assert not await signal.wait(-1.0)
     signal.set()
     assert await signal.wait(0.0)
+
+
+@virtual
+async def test_a_work_ends_with_a_stop_and_leaves_nothing_behind() -> None:
+    """Or is done; or fails, which is for whoever asked for it."""
+    stopping, said = asyncio.Event(), list[str]()
+    before = asyncio.all_tasks()
+
+    async def work(seconds: float) -> None:
+        try:
+            await asyncio.sleep(seconds)
+            if seconds == 1.0:
+                raise KeyError("a defect")
+            said.append("done")
+        finally:
+            said.append("ended")
+
+    assert await unless(stopping, work(2.0), "work")
+    assert said == ["done", "ended"]
+    with pytest.raises(KeyError):
+        await unless(stopping, work(1.0), "work")
+    asyncio.get_running_loop().call_later(0.5, stopping.set)
+    began = now()
+    assert not await unless(stopping, work(60.0), "work")
+    assert now() - began == pytest.approx(0.5)
+    assert said == ["done", *["ended"] * 3]
+    assert not await unless(stopping, work(60.0), "work"), "it was to stop before"
+    assert asyncio.all_tasks() == before
