@@ -7,7 +7,7 @@ budget or its age drops it (which is counted).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
@@ -168,6 +168,19 @@ class Adopted:
     records: int
 
 
+class GivenUp(NamedTuple):
+    """Records that left the spool before it was told that they are delivered."""
+
+    first: int
+    """The first sequence …"""
+    last: int
+    """… and the last one: all between are done."""
+    records: int
+    """How many of these had a record."""
+    reason: str
+    """`full` or `expired`."""
+
+
 class Spool(Protocol):
     """An open spool; one daemon holds its folder. All methods belong to one event loop.
 
@@ -223,6 +236,13 @@ class Spool(Protocol):
 
         Raises:
             SpoolFault: it counts in memory, and can't be written down.
+        """
+
+    def hear(self, topic: str, partition: int, hear: Callable[[GivenUp], None] | None) -> None:
+        """Have whoever replays a partition hear what is given up of it, and count it; None: nobody
+        does any more, and the spool counts.
+
+        It is told soon after `backlog` shows it, and before a read that begins behind it returns.
         """
 
     def backlog(self, topic: str, partition: int) -> Backlog:

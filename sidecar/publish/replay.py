@@ -14,6 +14,7 @@ from sidecar.core.publishing import Confirmed, DeliveryFault, NeverDelivered, No
 from sidecar.core.spooling import NewRecord, Spool, Stored
 from sidecar.publish.lane import Lane, delivered
 from sidecar.publish.letters import Letter
+from sidecar.publish.underway import UnderWay
 from sidecar.telemetry import names
 
 BATCH_RECORDS: Final = 2_000
@@ -48,13 +49,16 @@ class Replay:
         self._most = BATCH_RECORDS
         self._apart: set[int] = set()
         """Sequences of the present batch that are in Kafka though others of it aren't."""
+        self._fate = UnderWay(self._apart, self._lose)
 
     async def run(self) -> None:
         """The replay's task."""
+        self._spool.hear(self._name, self._partition, self._fate.given_up)
         try:
             while True:
                 await self._step()
         finally:
+            self._spool.hear(self._name, self._partition, None)
             for task in (self._noting, self._ahead):
                 if task is not None:
                     task.cancel()
@@ -83,7 +87,7 @@ class Replay:
 
     async def _go_on(self, after: int) -> None:
         try:
-            batch = await self._next(after)
+            batch = self._left_of(await self._next(after))
             if batch:
                 await self._deliver(batch)
             else:
@@ -108,6 +112,13 @@ class Replay:
                 return batch
         return await self._read(after)
 
+    def _left_of(self, batch: Sequence[Stored]) -> Sequence[Stored]:
+        """Without those that were given up since they were read: they are counted, so none goes."""
+        done = self._spool.backlog(self._name, self._partition).done_seq
+        if not batch or batch[0].seq > done:
+            return batch
+        return [stored for stored in batch if stored.seq > done]
+
     async def _read(self, after: int) -> Sequence[Stored]:
         return await self._spool.read(
             self._name,
@@ -128,16 +139,20 @@ class Replay:
             self._ahead = asyncio.get_running_loop().create_task(
                 self._read(last), name=f"read ahead {self._name}/{self._partition}"
             )
+        with self._fate.of(batch):
+            await self._send(batch)
+        self._failures = 0
+        self._most = min(BATCH_RECORDS, self._most * 2)
+        self._topic.delivered()
+        await self._note(last, whole=ends)
+
+    async def _send(self, batch: Sequence[Stored]) -> None:
         if self._partition == UNPLACED:
             await self._unplaced(batch)
         else:
             records = [stored.record for stored in batch]
             confirmed = await self._topic.send(self._partition, records, WITHIN_S)
             self._delivered(batch, self._partition, confirmed)
-        self._failures = 0
-        self._most = min(BATCH_RECORDS, self._most * 2)
-        self._topic.delivered()
-        await self._note(last, whole=ends)
 
     def _delivered(self, batch: Sequence[Stored], partition: int, confirmed: Confirmed) -> None:
         self._around.telemetry.count(names.SPOOL_REPLAYED, len(batch), topic=self._name)
@@ -213,11 +228,12 @@ class Replay:
 
     async def _never(self, fault: NeverDelivered, after: int) -> None:
         """Some record of the batch won't do, or the topic is gone and none will."""
-        batch = await self._read(after)
+        batch = self._left_of(await self._read(after))
         if len(batch) > 1 and fault.why is not Refusal.UNKNOWN_TOPIC:
             self._most = max(1, len(batch) // 2)
             return
-        await self._set_aside([one for one in batch if one.seq not in self._apart], fault)
+        with self._fate.of(batch):
+            await self._set_aside([one for one in batch if one.seq not in self._apart], fault)
         self._apart.difference_update(one.seq for one in batch)
         if batch:
             await self._note(batch[-1].seq, whole=True)
@@ -232,6 +248,10 @@ class Replay:
         self._tell(names.DEAD_LETTER, said, "error", records=len(batch))
         for one in batch:
             self._lane.waiters.forget(one.seq)
+
+    def _lose(self, records: int, reason: str) -> None:
+        """So many were given up, and Kafka hasn't confirmed them."""
+        self._around.telemetry.count(names.SPOOL_DROPPED, records, topic=self._name, reason=reason)
 
     async def _failed(self, why: str) -> None:
         """Stand still for a while, longer each time."""

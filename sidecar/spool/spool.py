@@ -28,6 +28,7 @@ from sidecar.spool.folder import Folder, encoded, is_spool
 from sidecar.spool.frames import pack
 from sidecar.spool.keys import SpoolKeys
 from sidecar.spool.ledger import SpooledKey
+from sidecar.spool.losses import Hear, Losses, at_once
 from sidecar.spool.recovery import recover
 from sidecar.spool.room import segment_bytes
 from sidecar.spool.vault import Append, Surroundings, Vault, fault_of
@@ -65,8 +66,10 @@ class _Job:
 class DiskSpool:
     """The port `Spool`. Made by `open`."""
 
-    def __init__(self, vault: Vault, relay: _Relay, settings: SpoolSettings) -> None:
-        self._vault, self._relay = vault, relay
+    def __init__(
+        self, vault: Vault, relay: _Relay, losses: Losses, settings: SpoolSettings
+    ) -> None:
+        self._vault, self._relay, self._losses = vault, relay, losses
         self._loop = relay.loop
         self._adoption = Adoption(vault, partial(segment_bytes, settings))
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
@@ -95,10 +98,12 @@ class DiskSpool:
             SpoolFault: it can't be made, read or written.
         """
         relay = _Relay(telemetry, asyncio.get_running_loop())
+        losses = Losses(telemetry, relay.soon)
+        path, files = root / encoded(instance), files or Files()
         vault = await asyncio.to_thread(
-            open_vault, root / encoded(instance), settings, relay, files or Files(), wall
+            partial(open_vault, path, settings, relay, files, wall, losses=losses)
         )
-        return cls(vault, relay, settings)
+        return cls(vault, relay, losses, settings)
 
     # --- the port --------------------------------------------------------------------------
 
@@ -160,6 +165,10 @@ class DiskSpool:
     async def done(self, topic: str, partition: int, seq: int) -> None:
         """See the port `Spool`."""
         await self._hand_over(done=(topic, partition, seq))
+
+    def hear(self, topic: str, partition: int, hear: Hear | None) -> None:
+        """See the port `Spool`."""
+        self._losses.hear(topic, partition, hear)
 
     def backlog(self, topic: str, partition: int) -> Backlog:
         """See the port `Spool`."""
@@ -350,16 +359,20 @@ def open_vault(
     telemetry: Telemetry,
     files: Files,
     wall: Callable[[], float] = time.time,
+    *,
+    losses: Losses | None = None,
 ) -> Vault:
     """Open a spool's folder; the calling thread, or one other, uses what is returned.
 
     Args:
         telemetry: may be called from any thread.
+        losses: is told what is given up; None: it is only counted.
 
     Raises:
         SpoolTaken, SpoolFormat: the folder isn't ours to use.
         SpoolFault: it can't be made, read or written.
     """
+    losses = losses or Losses(telemetry, at_once)
     try:
         if is_spool(path.parent):
             # Whoever adopts that one deletes it, with what would be in here.
@@ -368,7 +381,12 @@ def open_vault(
         try:
             found = recover(folder, files, partial(segment_bytes, settings))
             around = Surroundings(
-                folder=folder, files=files, settings=settings, telemetry=telemetry, wall=wall
+                folder=folder,
+                files=files,
+                settings=settings,
+                telemetry=telemetry,
+                gave_up=losses.gave_up,
+                wall=wall,
             )
             return Vault(around, found)
         except BaseException:

@@ -7,13 +7,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from time import perf_counter
 from typing import Final, NamedTuple
 
 from sidecar.core.errors import SpoolClosed, SpoolDiskFull, SpoolFault, SpoolFull
 from sidecar.core.ports import Telemetry
-from sidecar.core.spooling import Backlog, SpoolSettings, Stored
+from sidecar.core.spooling import Backlog, GivenUp, SpoolSettings, Stored
 from sidecar.spool.aside import set_aside
 from sidecar.spool.files import Files
 from sidecar.spool.folder import Folder
@@ -46,6 +47,7 @@ class Surroundings:
 
     Args:
         telemetry: may be called from any thread.
+        gave_up: is told of what left undelivered, by topic and partition, and has it counted.
         wall: epoch seconds.
     """
 
@@ -53,6 +55,7 @@ class Surroundings:
     files: Files
     settings: SpoolSettings
     telemetry: Telemetry
+    gave_up: Callable[[str, int, GivenUp], None]
     wall: Callable[[], float]
 
 
@@ -156,13 +159,16 @@ class Vault:
                 break
             before = logs[0].view.bytes
             until_at = _oldest_at(logs[1]) if len(logs) > 1 else inf
-            self._dropped(logs[0], logs[0].drop_bytes(size - freed, until_at), "full")
+            self._give_up(logs[0], "full", partial(logs[0].drop_bytes, size - freed, until_at))
             freed += before - logs[0].view.bytes
         return freed
 
-    def _dropped(self, log: Log, count: int, reason: str) -> None:
+    def _give_up(self, log: Log, reason: str, drop: Callable[[], int]) -> None:
+        first = log.done_seq + 1
+        count = drop()
         if count:
-            self.around.telemetry.count(names.SPOOL_DROPPED, count, topic=log.topic, reason=reason)
+            given = GivenUp(first, log.done_seq, count, reason)
+            self.around.gave_up(log.topic, log.partition, given)
             self.notebook.moved(log)
 
     def log(self, topic: str, partition: int) -> Log:
@@ -244,8 +250,11 @@ class Vault:
         except OSError as error:
             raise fault_of(error) from error
         self.note_spoiled(found.spoiled)
-        self._dropped(log, log.lost_ever - lost, "damaged")
-        if log.done_seq > done:
+        if log.lost_ever > lost:
+            self.around.telemetry.count(
+                names.SPOOL_DROPPED, log.lost_ever - lost, topic=topic, reason="damaged"
+            )
+        if log.done_seq > done or log.lost_ever > lost:
             self.notebook.moved(log)
         return found.records
 
@@ -283,7 +292,7 @@ class Vault:
             return
         since_at = self.around.wall() - age_s
         if oldest_at < since_at:
-            self._dropped(log, log.drop_before(since_at), "expired")
+            self._give_up(log, "expired", partial(log.drop_before, since_at))
 
     # --- housekeeping ----------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from sidecar.core.publishing import (
     Refusal,
     TopicPolicy,
 )
-from sidecar.core.spooling import Accepted, Adopted, Backlog, NewRecord, Stored
+from sidecar.core.spooling import Accepted, Adopted, Backlog, GivenUp, NewRecord, Spool, Stored
 from sidecar.publish.around import Around
 from sidecar.publish.deadletters import DeadLetters
 from sidecar.publish.desk import Desk
@@ -120,6 +120,7 @@ class PaperSpool:
         self.orphans = 0
         self.still: set[str] = set()
         self.appends = 0
+        self.heard_by: dict[tuple[str, int], Callable[[GivenUp], None] | None] = {}
         self.reads: list[int] = []
         """How many records each brought."""
 
@@ -153,6 +154,19 @@ class PaperSpool:
         waiting = [s for s in self.lists.get((topic, partition), []) if s.seq > after]
         self.reads.append(len(waiting[:max_records]))
         return waiting[:max_records]
+
+    def hear(self, topic: str, partition: int, hear: Callable[[GivenUp], None] | None) -> None:
+        self.heard_by[topic, partition] = hear
+
+    def give_up(self, topic: str, partition: int, records: int) -> None:
+        """The oldest make room; it is told soon."""
+        waiting = self.lists[topic, partition]
+        first, last = waiting[0].seq, waiting[records - 1].seq
+        del waiting[:records]
+        self.ends[topic, partition] = (last, self.ends[topic, partition][1])
+        hear = self.heard_by[topic, partition]
+        assert hear is not None
+        asyncio.get_running_loop().call_soon(hear, GivenUp(first, last, records, "full"))
 
     async def done(self, topic: str, partition: int, seq: int) -> None:
         await asyncio.sleep(0)
@@ -236,7 +250,7 @@ async def shop(
     *,
     kafka: PaperKafka | None = None,
     second: PaperKafka | None = None,
-    spool: PaperSpool | None = None,
+    spool: Spool | None = None,
     timeout_s: float = 2.0,
     delivery_timeout_s: float = 0.3,
     max_outstanding: int = 10_000,
