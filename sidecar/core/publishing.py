@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
@@ -194,6 +194,14 @@ class PublishPolicy:
         return self.topics.get(name) or self.topics.get(ANY_TOPIC)
 
 
+class Described(NamedTuple):
+    """What `GET /v1/spool` says."""
+
+    whole: Mapping[str, object]
+    topics: Iterator[Mapping[str, object]]
+    """Made as they are taken: of thousands of topics it takes long."""
+
+
 class Publishing(Protocol):
     """What the HTTP layer asks of whoever publishes."""
 
@@ -226,8 +234,8 @@ class Publishing(Protocol):
             False: nothing has happened, `publish` is to be asked.
         """
 
-    def describe(self) -> Mapping[str, object]:
-        """Backlogs, rates and states for `GET /v1/spool`."""
+    async def describe(self) -> Described:
+        """Backlogs, rates and states for `GET /v1/spool`; others have their turn in between."""
 
     async def pause(self, topic: str, paused: bool) -> None:
         """Let a topic's replay stand still, or go on. Raises SpoolFault, SpoolUnknown."""

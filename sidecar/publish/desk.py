@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final, Protocol
 
@@ -15,6 +15,7 @@ from sidecar.core.publishing import (
     ANY_TOPIC,
     Carrier,
     DeliveryFault,
+    Described,
     Draft,
     Dropped,
     NeverDelivered,
@@ -353,9 +354,9 @@ class Desk:
 
     # --- sight and orders ------------------------------------------------------------------
 
-    def describe(self) -> Mapping[str, object]:
+    async def describe(self) -> Described:
         """See the port."""
-        return self.sight.describe()
+        return await self.sight.describe()
 
     async def pause(self, topic: str, paused: bool) -> None:
         """See the port."""

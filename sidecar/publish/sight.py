@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final
 
 from sidecar.core.placing import UNPLACED
+from sidecar.core.publishing import Described
 from sidecar.core.spooling import Backlog
 from sidecar.publish.around import Around
 from sidecar.publish.topic import Topic
 from sidecar.telemetry import names
 from sidecar.telemetry.names import Metric
 
+PIECE: Final = 1_000
+"""Backlogs that are looked at before others have a turn."""
 Sample = tuple[tuple[str, ...], float]
 
 
@@ -22,26 +27,32 @@ class Sight:
         self._around = around
         self._topics = topics
 
-    def describe(self) -> Mapping[str, object]:
+    async def describe(self) -> Described:
         """See the port `Publishing`."""
         now, spool, pace = self._around.now(), self._around.spool, self._around.pace
-        backlogs = spool.backlogs() if spool is not None else ()
-        waiting = sum(backlog.records for backlog in backlogs)
-        by_topic = self._by_topic()
+        by_topic: dict[str, list[Backlog]] = {}
+        waiting, size, oldest_at = 0, 0, math.inf
+        for number, backlog in enumerate(spool.backlogs() if spool is not None else (), 1):
+            by_topic.setdefault(backlog.topic, []).append(backlog)
+            waiting, size = waiting + backlog.records, size + backlog.bytes
+            if backlog.records and backlog.oldest_at is not None:
+                oldest_at = min(oldest_at, backlog.oldest_at)
+            if number % PIECE == 0:
+                await asyncio.sleep(0)
         named = sorted({*self._topics, *by_topic})
-        return {
+        whole = {
             "usable": spool is not None and spool.fault is None,
             "fault": spool.fault if spool is not None else None,
             "records": waiting,
-            "bytes": sum(backlog.bytes for backlog in backlogs),
-            "oldest_age_s": _whole(self._age(backlogs)),
+            "bytes": size,
+            "oldest_age_s": _whole(self._since(oldest_at)),
             "orphans": spool.orphans if spool is not None else 0,
             "replay_rate": round(pace.outflow.value(now), 1),
             "inflow_rate": round(pace.inflow.value(now), 1),
             "left_s": _whole(pace.estimate_s(waiting, now)),
             "dead_letters": self._letters(),
-            "topics": [self._topic(name, by_topic.get(name, [])) for name in named],
         }
+        return Described(whole, (self._topic(name, by_topic.get(name, [])) for name in named))
 
     def _topic(self, name: str, backlogs: list[Backlog]) -> Mapping[str, object]:
         topic, spool, now = self._topics.get(name), self._around.spool, self._around.now()
@@ -77,7 +88,10 @@ class Sight:
 
     def _age(self, backlogs: Iterable[Backlog]) -> float | None:
         since = [b.oldest_at for b in backlogs if b.records and b.oldest_at is not None]
-        return max(0.0, self._around.wall() - min(since)) if since else None
+        return self._since(min(since, default=math.inf))
+
+    def _since(self, at: float) -> float | None:
+        return max(0.0, self._around.wall() - at) if at < math.inf else None
 
     # --- gauges ----------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from sidecar.core.decision import Contact, OnLoss
 from sidecar.core.errors import SpoolFault
 from sidecar.core.intake import Post
 from sidecar.core.override import Override
-from sidecar.core.publishing import Draft, Outcome, PublishPolicy, Spooled
+from sidecar.core.publishing import Described, Draft, Outcome, PublishPolicy, Spooled
 from sidecar.core.types import Policy, Record, Scalar, State, Transition
 
 WALL_AT = 1_795_000_000.0
@@ -132,6 +132,8 @@ class Desk:
         """What is answered soon; None: nothing, until a test does."""
         self.fault: SpoolFault | None = None
         """Of orders."""
+        self.topics: Iterable[Mapping[str, object]] = ()
+        """What there is to be told of each."""
         self.drafts: list[tuple[str, Draft]] = []
         self.keys: list[tuple[str, bytes] | None] = []
         """The idempotency keys of requests, each with its digest."""
@@ -164,8 +166,8 @@ class Desk:
             outcome = await told
         return [outcome] * len(drafts)
 
-    def describe(self) -> Mapping[str, object]:
-        return {}
+    async def describe(self) -> Described:
+        return Described({"usable": True}, iter(self.topics))
 
     async def pause(self, topic: str, paused: bool) -> None:
         if self.fault is not None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from pytest_aiohttp.plugin import AiohttpClient
 from yarl import URL
@@ -14,7 +16,7 @@ from yarl import URL
 from sidecar.core.errors import SpoolFault, SpoolUnknown
 from sidecar.core.publishing import Delivered, PublishPolicy, TopicPolicy
 from sidecar.http import publish
-from sidecar.http.publish import STATUS, Held
+from sidecar.http.publish import STATUS, TOPICS, Held
 from sidecar.http.server import HttpSettings, build_app
 from tests.servers import ROOT, poll_until
 from tests.unit.http.conftest import Client
@@ -121,6 +123,33 @@ async def test_a_keys_content_is_all_of_the_body(
     first, same, *others = served.desk.keys
     assert first == same
     assert len({first, *others}) == 3
+
+
+@pytest.mark.parametrize("count", [0, 1, TOPICS, 5 * TOPICS + 1])
+async def test_many_topics_are_told_a_few_at_a_time(served: Served, count: int) -> None:
+    client = await served.client()
+    told = [{"topic": f"t{number}", "records": number} for number in range(count)]
+    turn, taken = 0, Counter[int]()
+
+    async def turning() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    def each() -> Iterator[dict[str, object]]:
+        for one in told:
+            taken[turn] += 1
+            yield one
+
+    served.desk.topics = each()
+    others = asyncio.create_task(turning(), name="others")
+    answer = await client.get("/v1/spool")
+    others.cancel()
+    assert await answer.read() == msgspec.json.encode({"usable": True, "topics": told})
+    assert taken.total() == count
+    # Who turns has its own turn before ours at one time and behind it at another.
+    assert max(taken.values(), default=0) <= 2 * TOPICS
 
 
 async def test_an_order_for_what_isnt_there_is_told_from_one_that_can_be_tried_again(

@@ -25,6 +25,7 @@ from sidecar.core.publishing import (
     TopicPolicy,
 )
 from sidecar.core.spooling import Accepted
+from sidecar.publish import sight
 from sidecar.publish.deadletters import DeadLetters, Walked, walk
 from sidecar.publish.replay import TRIAL_RECORDS
 from sidecar.telemetry import names
@@ -98,8 +99,8 @@ async def test_the_spool_counts_by_the_topic_itself_and_what_has_arrived() -> No
         one.kafka.fault = AWAY
         assert kinds(await one.publish(b"0", b"1", partition=1)) == ["Spooled", "Spooled"]
         await poll_until(lambda: one.kafka.sends > 1, 5.0, "it was tried")
-        assert one.desk.describe()["replay_rate"] == 0.0
-        told = one.desk.describe()
+        assert (await one.desk.describe()).whole["replay_rate"] == 0.0
+        told = (await one.desk.describe()).whole
         assert (told["records"], told["left_s"]) == (2, None)
         assert isinstance(told["oldest_age_s"], float)
         one.kafka.fault = None
@@ -218,7 +219,25 @@ async def test_a_spool_that_takes_nothing_more_is_seen_as_such() -> None:
         assert list(read()) == [((), 1.0)]
         one.spool.fault = "a sync failed"
         assert list(read()) == [((), 0.0)]
-        assert one.desk.describe()["fault"] == "a sync failed"
+        assert (await one.desk.describe()).whole["fault"] == "a sync failed"
+
+
+async def test_what_is_seen_of_many_partitions_is_all_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sight, "PIECE", 2)
+    async with shop(Outage.SPOOL_ALL) as one:
+        assert (await one.desk.describe()).whole["oldest_age_s"] is None
+        one.kafka.fault = AWAY
+        for partition in (0, 1, 2):
+            await one.publish(*[b"x"] * (partition + 1), partition=partition)
+        told = await one.desk.describe()
+        assert (told.whole["records"], told.whole["bytes"]) == (6, 600)
+        (topic,) = told.topics
+        assert (topic["records"], topic["bytes"]) == (6, 600)
+        assert topic["oldest_age_s"] == told.whole["oldest_age_s"]
+        backlogs = cast("list[dict[str, object]]", topic["backlogs"])
+        assert [(b["partition"], b["records"]) for b in backlogs] == [(0, 1), (1, 2), (2, 3)]
 
 
 async def test_what_may_be_in_kafka_is_never_called_refused() -> None:
@@ -279,7 +298,7 @@ async def test_a_paused_topic_stands_still_until_it_is_resumed() -> None:
         await one.publish(b"0", partition=0)
         await asyncio.sleep(0.1)
         assert one.kafka.total == 0
-        described = one.desk.describe()
+        described = (await one.desk.describe()).whole
         assert described["records"] == 1
         await one.desk.pause(TOPIC, paused=False)
         await until_empty(one)

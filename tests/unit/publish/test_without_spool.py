@@ -88,14 +88,14 @@ async def test_a_topic_that_nobody_sends_to_is_well_again_when_kafka_is(
     async with shop(outage) as one:
         one.kafka.fault = DeliveryFault("away")
 
-        def direct() -> bool:
-            (told,) = cast("list[dict[str, object]]", one.desk.describe()["topics"])
+        async def direct() -> bool:
+            (told,) = (await one.desk.describe()).topics
             return told["direct"] is True
 
         await one.publish(b"0", partition=0)
-        assert not direct()
+        assert not await direct()
         await asyncio.sleep(0.2)
-        assert not direct()
+        assert not await direct()
         one.kafka.fault = None
         await poll_until(direct, 5.0, "it is well without a record")
 
