@@ -41,6 +41,7 @@ FRAMED = SMALL + 60
 """Bytes of a small record in the spool, about."""
 CONNECTIONS = (64, 8, 1)
 BATCHES = (1000, 100)
+TAIL_ROUNDS = 15
 TOPIC = "bench"
 NOWHERE = "127.0.0.1:1"
 """Nobody listens there."""
@@ -87,15 +88,20 @@ class _Bench:
         """Let the daemon find out that Kafka is away: until then each record waits for that."""
         self._sender.send(TOPIC, 1, SMALL, 64, 1)
 
-    def small_round(self) -> None:
-        """Small records once, beside what they are compared with."""
-        figures, seconds = self.figures, self._seconds
-        figures.handler.append(wrk(self._plain, 64, seconds, script=self._post))
+    def tail_round(self) -> None:
+        """64 who hand over a small record each, beside what they are compared with; a second each,
+        so that a stall spoils one round of many."""
+        figures = self.figures
+        figures.handler.append(wrk(self._plain, 64, 1, script=self._post))
         with on_core(SERVER_CORE):
-            syncs = bare_writes(self._folder, FRAMED, seconds)
+            syncs = bare_writes(self._folder, FRAMED, 1)
         figures.sync_p50_ms.append(percentile(syncs, 0.5) * 1000)
         figures.sync_p99_ms.append(percentile(syncs, 0.99) * 1000)
-        self.hand_over(TOPIC, SMALL, figures)
+        figures.single[64, SMALL].append(self._sender.send(TOPIC, 1, SMALL, 64, 1))
+
+    def small_round(self) -> None:
+        """Small records by fewer, and in batches."""
+        self.hand_over(TOPIC, SMALL, self.figures, callers=(8, 1))
 
     def large_round(self) -> None:
         """Large ones."""
@@ -105,11 +111,13 @@ class _Bench:
         figures.sequential.append(LARGE * 1000 / statistics.mean(written) / 1e6)
         self.hand_over(TOPIC, LARGE, figures)
 
-    def hand_over(self, topic: str, size: int, figures: _Figures) -> None:
-        """Records by themselves and in batches."""
-        for callers in CONNECTIONS:
-            load = self._sender.send(topic, 1, size, callers, self._seconds)
-            figures.single[callers, size].append(load)
+    def hand_over(
+        self, topic: str, size: int, figures: _Figures, callers: Sequence[int] = CONNECTIONS
+    ) -> None:
+        """Records by themselves, by so many callers, and in batches."""
+        for several in callers:
+            load = self._sender.send(topic, 1, size, several, self._seconds)
+            figures.single[several, size].append(load)
         for records in BATCHES:
             load = self._sender.send(topic, records, size, BATCH_CALLERS, self._seconds)
             figures.batch[records, size].append(load)
@@ -199,6 +207,8 @@ def _to_disk(folder: Path, port: int, rounds: int, seconds: int) -> Iterator[Row
         bench = _Bench(daemon, folder, port, seconds)
         bench.learn()
         # First what writes little: for a while after gigabytes disk and kernel are busy with them.
+        for _ in range(1 if rounds == 1 else TAIL_ROUNDS):
+            bench.tail_round()
         for _ in range(rounds):
             bench.small_round()
         allowed = list(bench.beside())

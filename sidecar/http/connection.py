@@ -124,8 +124,7 @@ class Protocol(RequestHandler):
         """
         self._asked = None
         if self._owed == 0 and data:
-            waiter = self._waiter
-            if waiter is not None and not self._paused and not waiter.done():
+            if self._ready():
                 lane = self._lane
                 route = lane.route(data)  # type: ignore[union-attr]  # owed is None then
                 if route is not None:
@@ -159,9 +158,7 @@ class Protocol(RequestHandler):
         """It is this connection's turn: answer what is held, wait for the rest, or leave it."""
         if self._owed != _HELD:
             return
-        waiter, reply = self._waiter, None
-        if waiter is not None and not self._paused and not waiter.done():
-            reply = take(b"".join(self._held))
+        reply = take(b"".join(self._held)) if self._ready() else None
         if isinstance(reply, Later):
             self._held, self._owed, self._head_bytes = [], _TAKEN, 0
         elif reply:
@@ -320,6 +317,11 @@ class Protocol(RequestHandler):
         if self._waiter is None:
             return self._request_count == 0
         return not self._waiter.done()
+
+    def _ready(self) -> bool:
+        """Whether the lane may answer: a client's first request often comes before aiohttp has
+        begun with the connection."""
+        return self._idle() and not (self._paused or self._close or self._force_close)
 
     def idle_since(self) -> float | None:
         """See `crowd.Guest`: the time at which aiohttp would close it keeps the order, too."""

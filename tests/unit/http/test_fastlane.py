@@ -506,6 +506,25 @@ def test_half_open_is_exact_over_both_paths_together(clock: Clock, board: Board)
     assert (cell.admitted, cell.rejected) == (admitted, clients * each - admitted)
 
 
+def test_a_request_that_comes_with_its_connection_is_answered_by_the_lane(
+    runner: asyncio.Runner, clock: Clock, tmp_path: Path
+) -> None:
+    async def story() -> list[int]:
+        side, found = Side(tmp_path / "s", known(clock), True, clock), []
+        await side.start()
+        with side.connect() as client:
+            for request_ in (PLAIN, SLOW):  # nobody has had a turn before the first one comes
+                client.send(request_)
+                answer = await asyncio.wait_for(runner.get_loop().sock_recv(client, 4096), 5)
+                assert answer.startswith(b"HTTP/1.1 200")
+                found.append(side.made[-1].in_lane)
+        assert side.listeners is not None
+        await side.listeners.stop(1.0)
+        return found
+
+    assert runner.run(story()) == [1, 1]
+
+
 async def test_what_both_paths_count_is_one_number(side: Side) -> None:
     for _ in range(10):
         await converse(side, [PLAIN, SLOW, plain("/allowed/shadow")], settle=True)
