@@ -201,7 +201,7 @@ class Log:
         """Don't keep in memory what nobody reads for long: the cache of gigabytes that wait counts
         as ours where memory is limited, and gets its pages at a price."""
         reads = self._handed[-1].segment if self._handed else self._head[0]
-        if self.fd is not None and reads not in self._segments[-2:]:
+        if self.fd is not None and reads is not None and reads not in self._segments[-2:]:
             with contextlib.suppress(OSError):  # a hint
                 self._files.forget(self.fd, start, end - start)
 

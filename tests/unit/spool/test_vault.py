@@ -301,6 +301,13 @@ def test_what_a_reader_keeps_up_with_stays_in_memory(tmp_path: Path) -> None:
     assert files.forgotten == {}
 
 
+def test_what_comes_first_stays_in_memory_however_much_it_is(tmp_path: Path) -> None:
+    files = Remembering()
+    box = Box(tmp_path, files=files)
+    box.append(*records(range(10), size=1_000_000))
+    assert files.forgotten == {}
+
+
 def test_nobody_else_may_read_it(box: Box) -> None:
     box.append(record())
     for path in [box.path, *box.path.rglob("*")]:
